@@ -1,0 +1,76 @@
+"""flock(2) as the truth about who is alive: held means alive, whatever became of pids and reboots.
+
+A lock belongs to the open file, so a child that inherits the descriptor keeps it held; the kernel
+lets go when the last copy is closed, also after kill -9.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+
+RETRY_S = 0.05
+
+
+def acquire(path: Path, *, shared: bool = False) -> int | None:
+    """The descriptor of the lock at `path`, or None where another open file holds it.
+
+    The file is made where it is missing. The descriptor is closed on exec; pass it with `pass_fds`
+    to hand the lock to a child.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(fd)
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return None
+        raise
+    return fd
+
+
+def is_held(path: Path) -> bool:
+    """Whether anybody holds the lock; a file that is not there is held by nobody."""
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    else:
+        return False
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def held(path: Path) -> Iterator[int]:
+    """Hold the lock for the block, waiting for it: only for work of milliseconds."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@asynccontextmanager
+async def held_async(path: Path) -> AsyncIterator[int]:
+    """Hold the lock for the block; the wait can be cancelled, so it tries again and again.
+
+    flock(2) cannot be waited for together with anything else, hence the interval (50 ms).
+    """
+    while (fd := acquire(path)) is None:
+        await anyio.sleep(RETRY_S)
+    try:
+        yield fd
+    finally:
+        os.close(fd)

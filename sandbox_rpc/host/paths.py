@@ -1,0 +1,266 @@
+"""Every folder and file name this program uses, and why it is where it is.
+
+    <cache base>/                    SANDBOX_CACHE_BASE, else $XDG_CACHE_HOME/sandbox, else ~/.cache/sandbox
+    ├─ ssh_config                    includes every sandbox's ssh_config; what a user's own config includes
+    ├─ names/                        what outlives a stop
+    │  ├─ lock                       held while a name is given out
+    │  ├─ by-path/<sha256>           real path of a workspace → name
+    │  └─ <name>/                    `Home`
+    ├─ kvm-vms/<name>/               what ends with the virtual machine: `Room`
+    │  └─ qemu/                      the only part of it that QEMU sees
+    ├─ kvm-cache/                    images
+    │  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
+    │  ├─ refs/<reference>.json      readable name → digest
+    │  ├─ staging/<random>/          images in the making; its `lock` is held by the maker
+    │  └─ lock                       held while a reference or an image changes
+    └─ probes.json                   what the installed QEMU can do, by its path, size and time
+    <config>/                        $XDG_CONFIG_HOME/sandbox, else ~/.config/sandbox
+    ├─ config.toml                   the user's settings
+    └─ trusted/<sha256>.json         folders whose sandbox.toml the user has accepted
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from attrs import frozen
+
+
+def cache_base() -> Path:
+    """Where everything that can be made again lies; 0700."""
+    if base := os.environ.get("SANDBOX_CACHE_BASE"):
+        return Path(base).absolute()
+    if base := os.environ.get("XDG_CACHE_HOME"):
+        return Path(base).absolute() / "sandbox"
+    return Path.home() / ".cache" / "sandbox"
+
+
+def config_base() -> Path:
+    """Where the user's settings lie."""
+    if base := os.environ.get("XDG_CONFIG_HOME"):
+        return Path(base).absolute() / "sandbox"
+    return Path.home() / ".config" / "sandbox"
+
+
+def config_file() -> Path:
+    """The user's settings."""
+    return config_base() / "config.toml"
+
+
+FOLDER_FILE = "sandbox.toml"
+"""Settings that a workspace brings along; the guest can write it, so it may only tighten."""
+
+
+def path_digest(path: str) -> str:
+    """A file name for a path of any length and content."""
+    return hashlib.sha256(os.fsencode(path)).hexdigest()
+
+
+def trust_file(workspace: str) -> Path:
+    """Which content of a workspace's file the user has accepted."""
+    return config_base() / "trusted" / f"{path_digest(workspace)}.json"
+
+
+@frozen
+class Home:
+    """What is remembered of one sandbox between its lives."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """Name, workspace, last port."""
+        return self.folder / "record.json"
+
+    @property
+    def supervisor_lock(self) -> Path:
+        """Held by the one supervisor from before QEMU exists."""
+        return self.folder / "supervisor.lock"
+
+    @property
+    def vm_lock(self) -> Path:
+        """Held by QEMU alone: held means the virtual machine is alive."""
+        return self.folder / "vm.lock"
+
+    @property
+    def ssh_config(self) -> Path:
+        """The alias: the real endpoint while it runs, a stub that starts it when it does not."""
+        return self.folder / "ssh_config"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The pinned host key of the present life."""
+        return self.folder / "known_hosts"
+
+    @property
+    def client_key(self) -> Path:
+        """Our own key into this sandbox.
+
+        It outlives a stop, since ssh reads it before the stub's ProxyCommand has started the
+        machine.
+        """
+        return self.folder / "id_ed25519"
+
+    @property
+    def client_key_public(self) -> Path:
+        """Its public half."""
+        return self.folder / "id_ed25519.pub"
+
+
+@frozen
+class Room:
+    """The files of one running virtual machine; gone when it has stopped."""
+
+    folder: Path
+
+    @property
+    def state(self) -> Path:
+        """The public `Sandbox` value, replaced atomically at each change."""
+        return self.folder / "sandbox.json"
+
+    @property
+    def launch(self) -> Path:
+        """What the next supervisor needs to take the machine over."""
+        return self.folder / "launch.json"
+
+    @property
+    def supervisor_socket(self) -> Path:
+        """The supervisor's socket, protocol `supervisor/1`."""
+        return self.folder / "supervisor.sock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """What the supervisor has to say."""
+        return self.folder / "supervisor.log"
+
+    @property
+    def console_socket(self) -> Path:
+        """The serial console, served by the supervisor to any number of clients."""
+        return self.folder / "console.sock"
+
+    @property
+    def events(self) -> Path:
+        """One JSON line for each change."""
+        return self.folder / "events.jsonl"
+
+    @property
+    def qemu_log(self) -> Path:
+        """QEMU's stdout and stderr."""
+        return self.folder / "qemu.log"
+
+    @property
+    def qemu_pid(self) -> Path:
+        """For scripts; liveness is the lock."""
+        return self.folder / "qemu.pid"
+
+    @property
+    def ssh_port(self) -> Path:
+        """For scripts: the loopback port of the guest's SSH."""
+        return self.folder / "ssh.port"
+
+    @property
+    def workspace_path(self) -> Path:
+        """For scripts: the shared folder."""
+        return self.folder / "workspace.path"
+
+    @property
+    def qemu(self) -> Path:
+        """QEMU's working directory, and all it may write of ours."""
+        return self.folder / "qemu"
+
+    @property
+    def overlay(self) -> Path:
+        """The guest's disk: what differs from the image."""
+        return self.qemu / "overlay.qcow2"
+
+    @property
+    def console_log(self) -> Path:
+        """All console output since power-on, written by QEMU itself."""
+        return self.qemu / "console.log"
+
+
+QMP_SOCKET = "qmp.sock"
+"""QEMU's control socket, relative to `Room.qemu`."""
+AGENT_SOCKET = "agent.sock"
+"""The guest agent's virtio-serial port, relative to `Room.qemu`."""
+SERIAL_SOCKET = "serial.sock"
+"""The serial port, one client: the supervisor; relative to `Room.qemu`."""
+CONSOLE_LOG = "console.log"
+OVERLAY = "overlay.qcow2"
+CREDENTIAL_PREFIX = "credential."
+"""SMBIOS credential files, relative to `Room.qemu`; removed once the guest has them."""
+
+
+@frozen
+class Layout:
+    """All paths below one cache base."""
+
+    base: Path
+
+    @classmethod
+    def of_user(cls) -> Layout:
+        """The layout of the user who runs this."""
+        return cls(cache_base())
+
+    @property
+    def names(self) -> Path:
+        return self.base / "names"
+
+    @property
+    def names_lock(self) -> Path:
+        return self.names / "lock"
+
+    @property
+    def by_path(self) -> Path:
+        return self.names / "by-path"
+
+    def name_of_path(self, real_path: str) -> Path:
+        """The file that holds the name of the sandbox of this workspace."""
+        return self.by_path / path_digest(real_path)
+
+    @property
+    def ssh_config(self) -> Path:
+        return self.base / "ssh_config"
+
+    def home(self, name: str) -> Home:
+        return Home(self.names / name)
+
+    @property
+    def rooms(self) -> Path:
+        return self.base / "kvm-vms"
+
+    def room(self, name: str) -> Room:
+        return Room(self.rooms / name)
+
+    @property
+    def cache(self) -> Path:
+        return self.base / "kvm-cache"
+
+    @property
+    def images(self) -> Path:
+        return self.cache / "images"
+
+    @property
+    def refs(self) -> Path:
+        return self.cache / "refs"
+
+    @property
+    def staging(self) -> Path:
+        return self.cache / "staging"
+
+    @property
+    def cache_lock(self) -> Path:
+        return self.cache / "lock"
+
+    @property
+    def probes(self) -> Path:
+        return self.base / "probes.json"
+
+    def make(self) -> None:
+        """Make the folders that others are made in."""
+        for folder in (self.base, self.names, self.by_path, self.rooms, self.cache):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.images, self.refs, self.staging):
+            folder.mkdir(mode=0o700, exist_ok=True)
