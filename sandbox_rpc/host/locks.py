@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -49,6 +49,29 @@ def is_held(path: Path) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def holders(path: Path) -> list[int]:
+    """Pids of this user's processes that have the lock's file open: who to end when all else fails.
+
+    The kernel's own list (/proc/locks) names who took the lock, not who inherited it.
+    """
+    try:
+        wanted = path.stat()
+    except FileNotFoundError:
+        return []
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):  # another user's, or gone meanwhile
+            for fd in (entry / "fd").iterdir():
+                with suppress(OSError):
+                    stat = fd.stat()
+                    if (stat.st_dev, stat.st_ino) == (wanted.st_dev, wanted.st_ino):
+                        found.append(int(entry.name))
+                        break
+    return found
 
 
 @contextmanager

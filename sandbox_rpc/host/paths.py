@@ -1,22 +1,22 @@
 """Every folder and file name this program uses, and why it is where it is.
 
-    <cache base>/                    SANDBOX_CACHE_BASE, else $XDG_CACHE_HOME/sandbox, else ~/.cache/sandbox
-    ├─ ssh_config                    includes every sandbox's ssh_config; what a user's own config includes
-    ├─ names/                        what outlives a stop
-    │  ├─ lock                       held while a name is given out
-    │  ├─ by-path/<sha256>           real path of a workspace → name
-    │  └─ <name>/                    `Home`
-    ├─ kvm-vms/<name>/               what ends with the virtual machine: `Room`
-    │  └─ qemu/                      the only part of it that QEMU sees
-    ├─ kvm-cache/                    images
-    │  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
-    │  ├─ refs/<reference>.json      readable name → digest
-    │  ├─ staging/<random>/          images in the making; its `lock` is held by the maker
-    │  └─ lock                       held while a reference or an image changes
-    └─ probes.json                   what the installed QEMU can do, by its path, size and time
-    <config>/                        $XDG_CONFIG_HOME/sandbox, else ~/.config/sandbox
-    ├─ config.toml                   the user's settings
-    └─ trusted/<sha256>.json         folders whose sandbox.toml the user has accepted
+<cache base>/                    SANDBOX_CACHE_BASE, $XDG_CACHE_HOME/sandbox, ~/.cache/sandbox
+├─ ssh_config                    includes every sandbox's ssh_config; the user's includes it
+├─ names/                        what outlives a stop
+│  ├─ lock                       held while a name is given out
+│  ├─ by-path/<sha256>           real path of a workspace → name
+│  └─ <name>/                    `Home`
+├─ kvm-vms/<name>/               what ends with the virtual machine: `Room`
+│  └─ qemu/                      the only part of it that QEMU sees
+├─ kvm-cache/                    images
+│  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
+│  ├─ refs/<reference>.json      readable name → digest
+│  ├─ staging/<random>/          images in the making; its `lock` is held by the maker
+│  └─ lock                       held while a reference or an image changes
+└─ probes.json                   what the installed QEMU can do, by its path, size and time
+<config>/                        $XDG_CONFIG_HOME/sandbox, else ~/.config/sandbox
+├─ config.toml                   the user's settings
+└─ trusted/<sha256>.json         folders whose sandbox.toml the user has accepted
 """
 
 from __future__ import annotations
@@ -95,6 +95,21 @@ class Home:
         return self.folder / "known_hosts"
 
     @property
+    def supervisor_socket(self) -> Path:
+        """The supervisor's socket, `supervisor/1`; not in the room, which comes and goes."""
+        return self.folder / "supervisor.sock"
+
+    @property
+    def supervisor_log(self) -> Path:
+        """What the present or last supervisor had to say."""
+        return self.folder / "supervisor.log"
+
+    @property
+    def last(self) -> Path:
+        """Logs of a life that ended badly: console.log, qemu.log."""
+        return self.folder / "last"
+
+    @property
     def client_key(self) -> Path:
         """Our own key into this sandbox.
 
@@ -126,14 +141,19 @@ class Room:
         return self.folder / "launch.json"
 
     @property
-    def supervisor_socket(self) -> Path:
-        """The supervisor's socket, protocol `supervisor/1`."""
-        return self.folder / "supervisor.sock"
+    def qmp_socket(self) -> Path:
+        """QEMU's control socket, one client: the supervisor."""
+        return self.folder / "qmp.sock"
 
     @property
-    def supervisor_log(self) -> Path:
-        """What the supervisor has to say."""
-        return self.folder / "supervisor.log"
+    def agent_socket(self) -> Path:
+        """The guest agent's virtio-serial port, one client: the supervisor."""
+        return self.folder / "agent.sock"
+
+    @property
+    def serial_socket(self) -> Path:
+        """The serial port, one client: the supervisor."""
+        return self.folder / "serial.sock"
 
     @property
     def console_socket(self) -> Path:
@@ -181,16 +201,8 @@ class Room:
         return self.qemu / "console.log"
 
 
-QMP_SOCKET = "qmp.sock"
-"""QEMU's control socket, relative to `Room.qemu`."""
-AGENT_SOCKET = "agent.sock"
-"""The guest agent's virtio-serial port, relative to `Room.qemu`."""
-SERIAL_SOCKET = "serial.sock"
-"""The serial port, one client: the supervisor; relative to `Room.qemu`."""
-CONSOLE_LOG = "console.log"
-OVERLAY = "overlay.qcow2"
 CREDENTIAL_PREFIX = "credential."
-"""SMBIOS credential files, relative to `Room.qemu`; removed once the guest has them."""
+"""SMBIOS credential files, relative to `Room.qemu`; removed once QEMU has read them."""
 
 
 @frozen
@@ -255,8 +267,14 @@ class Layout:
         return self.cache / "lock"
 
     @property
-    def probes(self) -> Path:
-        return self.base / "probes.json"
+    def qemu_probe(self) -> Path:
+        """What the installed QEMU can do."""
+        return self.base / "probes" / "qemu.json"
+
+    @property
+    def box_probe(self) -> Path:
+        """What this host can do to confine it."""
+        return self.base / "probes" / "box.json"
 
     def make(self) -> None:
         """Make the folders that others are made in."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import attrs
 import cattrs
@@ -68,11 +68,11 @@ def from_wire(data: Any, kind: type[T]) -> T:
         Misfit: where it does not; unknown fields are ignored.
     """
     try:
-        return cast(T, _converter().structure(data, kind))
+        return _converter().structure(data, kind)
     except Exception as error:  # cattrs raises groups of anything
         raise Misfit(cattrs.transform_error(error, path=kind.__name__)) from None
 
 
 def dumps(value: Any) -> str:
     """Pretty JSON of a value, for state files and `--json`."""
-    return json.dumps(to_wire(value), indent=2, ensure_ascii=False)
+    return json.dumps(to_wire(value), indent=2)

@@ -12,9 +12,9 @@
     ├─ ConsoleError   1400  ConsoleGone
     └─ NetworkError   1500  PortTaken ForwardNotFound RuleInvalid NetworkFailed
 
-`code` goes over the wire and is never reused; `kind` is the stable name for programs; `message` says
-what happened, `hint` what to do about it, `details` holds the fields of that error. The command
-line's exit status is the block (`1101` exits with 11), so scripts and clients learn one table.
+`code` goes over the wire and is never reused; `kind` is the stable name for programs; `message`
+says what happened, `hint` what to do about it, `details` holds the fields of that error. The
+command line's exit status is the block (`1101` exits with 11), so all learn one table.
 """
 
 from __future__ import annotations

@@ -1,0 +1,112 @@
+"""`sandbox image`: build, list and remove images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+
+import anyio
+
+from sandbox_rpc.cli import run as runner
+from sandbox_rpc.cli import show
+from sandbox_rpc.cli.target import add_json
+from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images import build as builder
+from sandbox_rpc.images import store
+from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.protocol.progress import Report
+from sandbox_rpc.protocol.types import Image
+from sandbox_rpc.sandboxes import images
+from sandbox_rpc.supervisor.wire import RequestCancelled
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The sub-commands of `image`."""
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    build = verbs.add_parser("build", help="build Debian 13 from this host's mirror")
+    build.add_argument("ref", nargs="?", default=store.DEFAULT_REF, help="name to give it")
+    add_json(build)
+    listing = verbs.add_parser("list", help="list images")
+    add_json(listing)
+    remove = verbs.add_parser("remove", help="remove an image that no sandbox uses")
+    remove.add_argument("ref", help="name or digest")
+    add_json(remove)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run one of them."""
+    layout = Layout.of_user()
+    layout.make()
+    match options.verb:
+        case "build":
+            return _build(layout, options)
+        case "list":
+            return _list(layout, options)
+        case _:
+            return _remove(layout, options)
+
+
+def _build(layout: Layout, options: argparse.Namespace) -> int:
+    ticker = show.Ticker(quiet=options.json and not sys.stderr.isatty())
+    try:
+        image = runner.work(_cancellable, layout, options.ref, ticker)
+    finally:
+        ticker.clear()
+    value = images.described(layout, image)
+    if options.json:
+        show.as_json(value)
+    else:
+        print(f"{value.ref} is built: {value.digest}, {value.size_bytes >> 20} MiB.")
+    return 0
+
+
+async def _cancellable(
+    layout: Layout, ref: str, report: Report, *, cancel: anyio.Event
+) -> StoredImage:
+    """Build in this process: an image nobody waits for is of no use, so Ctrl-C undoes it."""
+    result: list[StoredImage] = []
+    async with anyio.create_task_group() as group:
+
+        async def obey() -> None:
+            await cancel.wait()
+            group.cancel_scope.cancel()
+
+        group.start_soon(obey)
+        result.append(await builder.build(layout, ref, report))
+        group.cancel_scope.cancel()
+    if not result:
+        raise RequestCancelled
+    return result[0]
+
+
+def _list(layout: Layout, options: argparse.Namespace) -> int:
+    found = images.every(layout)
+    if options.json:
+        show.as_json(found)
+    elif found:
+        rows = [["IMAGE", "DIGEST", "SIZE", "CREATED", "USED BY"]]
+        rows += [_row(image) for image in found]
+        show.table(rows)
+    else:
+        print("There are no images; `sandbox image build` makes one.", file=sys.stderr)
+    return 0
+
+
+def _row(image: Image) -> list[str]:
+    return [
+        image.ref,
+        image.digest[:19],
+        f"{image.size_bytes >> 20} MiB",
+        image.created_at,
+        ", ".join(image.in_use_by) or "-",
+    ]
+
+
+def _remove(layout: Layout, options: argparse.Namespace) -> int:
+    images.remove(layout, options.ref)
+    if options.json:
+        print(json.dumps(None))
+    else:
+        print(f"{options.ref} is removed.")
+    return 0

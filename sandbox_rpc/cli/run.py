@@ -1,0 +1,142 @@
+"""What all commands share: parsing, interrupts, errors and exit statuses."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from types import ModuleType
+from typing import TypeVar
+
+from sandbox_rpc.protocol.errors import SandboxError
+
+T = TypeVar("T")
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+INTERNAL = 70
+"""Exit status after a fault of our own (EX_SOFTWARE)."""
+
+
+def parser_of(module: ModuleType, name: str) -> argparse.ArgumentParser:
+    """The parser of one command."""
+    from sandbox_rpc.cli.main import COMMANDS, DEFAULT, HIDDEN
+
+    parser = argparse.ArgumentParser(
+        prog="sandbox" if name == DEFAULT else f"sandbox {name}",
+        description=COMMANDS.get(name) or HIDDEN.get(name),
+        allow_abbrev=False,
+    )
+    module.add_arguments(parser)
+    return parser
+
+
+def command(module: ModuleType, name: str, words: list[str]) -> int:
+    """Parse, run, and turn whatever happens into an exit status; no traceback reaches a user."""
+    rest: list[str] | None = None
+    if "--" in words:
+        cut = words.index("--")
+        words, rest = words[:cut], words[cut + 1 :]
+    options = parser_of(module, name).parse_args(words)
+    options.command = rest
+    try:
+        status: int = module.run(options)
+        sys.stdout.flush()
+        return status
+    except SandboxError as error:
+        return complain(error, as_json=getattr(options, "json", False))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has left; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        return _confess(error)
+
+
+def work(
+    verb: Callable[..., Awaitable[T]], *args: object, cancellable: bool = True, **more: object
+) -> T:
+    """Run an async verb; the first Ctrl-C asks it to undo itself, the second leaves at once.
+
+    `verb` takes a keyword `cancel`, an event, where `cancellable`; else Ctrl-C ends it.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted, and nothing is left of the work.
+    """
+    import anyio
+    import anyio.abc
+
+    from sandbox_rpc.supervisor.operation import unwrapped
+    from sandbox_rpc.supervisor.wire import RequestCancelled
+
+    async def main() -> T:
+        cancel = anyio.Event()
+        found: list[T] = []
+
+        async def obey(scope: anyio.CancelScope) -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    if cancel.is_set() or not cancellable:
+                        scope.cancel()
+                    else:
+                        print("\nInterrupted, cleaning up.", file=sys.stderr)
+                    cancel.set()
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(obey, group.cancel_scope)
+            if cancellable:
+                more["cancel"] = cancel
+            found.append(await verb(*args, **more))
+            group.cancel_scope.cancel()
+        if not found:
+            raise RequestCancelled
+        return found[0]
+
+    try:
+        return anyio.run(main)
+    except RequestCancelled:
+        raise KeyboardInterrupt from None
+    except BaseExceptionGroup as group:
+        error = unwrapped(group)
+        if isinstance(error, RequestCancelled):
+            raise KeyboardInterrupt from None
+        raise error from None
+
+
+def complain(error: SandboxError, *, as_json: bool) -> int:
+    """Print an error, for people or for programs, and return its exit status."""
+    if as_json:
+        print(json.dumps(error.to_wire()), file=sys.stderr)
+        return error.exit_status
+    print(f"error: {error.message}", file=sys.stderr)
+    for key, title in (("qemuLog", "QEMU's last words"), ("console", "End of the console")):
+        if text := str(error.details.get(key) or "").strip():
+            print(f"{title}:", file=sys.stderr)
+            for line in text.splitlines()[-15:]:
+                print(f"  | {line}", file=sys.stderr)
+    if log := error.details.get("log"):
+        print(f"log: {log}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
+    return error.exit_status
+
+
+def _confess(error: Exception) -> int:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile(
+        "w", prefix="sandbox-fault-", suffix=".log", delete=False
+    ) as file:
+        traceback.print_exception(error, file=file)
+    print(
+        f"error: a fault in sandbox itself: {type(error).__name__}: {error}\n"
+        f"hint: please report it with {file.name}",
+        file=sys.stderr,
+    )
+    return INTERNAL

@@ -1,0 +1,80 @@
+"""How progress, values and tables look."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from sandbox_rpc.protocol import convert
+from sandbox_rpc.protocol.progress import Progress
+from sandbox_rpc.protocol.types import Sandbox
+
+
+class Ticker:
+    """Progress on stderr: one line that changes on a terminal, a line for each step elsewhere."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+        self._live = sys.stderr.isatty()
+        self._began = time.monotonic()
+        self._last = ""
+        self._drawn = False
+
+    def __call__(self, progress: Progress) -> None:
+        """Show a step."""
+        if self._quiet:
+            return
+        share = "" if progress.percentage is None else f" {progress.percentage:3d}%"
+        if self._live:
+            elapsed = time.monotonic() - self._began
+            line = f"{elapsed:5.1f} s{share}  {progress.message}"
+            width = shutil.get_terminal_size().columns - 1
+            sys.stderr.write(f"\r\x1b[K{line[:width]}")
+            sys.stderr.flush()
+            self._drawn = True
+        elif progress.message != self._last:
+            print(f"{progress.message} ...", file=sys.stderr, flush=True)
+        self._last = progress.message
+
+    def clear(self) -> None:
+        """Take the line away, before something else is printed."""
+        if self._drawn:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+            self._drawn = False
+
+
+def as_json(value: Any) -> None:
+    """Print a value as it goes over the wire."""
+    print(json.dumps(convert.to_wire(value), indent=2))
+
+
+def warnings(sandbox: Sandbox) -> None:
+    """Print what the user should know."""
+    for warning in sandbox.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in columns; the first row is the head."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
+
+
+def fields(pairs: Sequence[tuple[str, str | None]]) -> None:
+    """Print names and values below each other; what is absent is left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    width = max((len(name) for name, _ in shown), default=0)
+    for name, value in shown:
+        print(f"{name.ljust(width)}  {value}")
+
+
+def printable(text: str) -> str:
+    """A path as one line, whatever is in it."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c) & 0xFF:02x}" for c in text)

@@ -1,0 +1,294 @@
+"""The table of settings, and `Settings`: one value for each row.
+
+Flags, config.toml, sandbox.toml, the protocol's parameters, the editor's settings and
+docs/settings.md all come from `SETTINGS`. A new row also needs its field in `Settings`; a test
+compares them. `python docs/generate.py` then writes the document.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from attrs import field, frozen
+
+from sandbox_rpc.config.setting import Folder, Kind, Setting, Value
+
+
+class Accelerator(enum.StrEnum):
+    """What runs the guest's instructions."""
+
+    AUTO = "auto"
+    """KVM where it works, else emulation."""
+    KVM = "kvm"
+    """The processor itself."""
+    TCG = "tcg"
+    """QEMU's emulation: needs nothing, many times slower."""
+
+
+class WorkspaceSecurity(enum.StrEnum):
+    """How the shared folder keeps the owners and modes that the guest sets (9p security model)."""
+
+    NONE = "none"
+    """As they are, setuid refused."""
+    MAPPED_XATTR = "mapped-xattr"
+    """In extended attributes that only the guest sees."""
+
+
+class Need(enum.StrEnum):
+    """Whether a wall of the box must stand."""
+
+    AUTO = "auto"
+    """Where the host allows it; its absence is reported."""
+    REQUIRE = "require"
+    """No start without it."""
+    OFF = "off"
+    """Left out, for finding out what is in the way."""
+
+
+_NEED_ORDER = (Need.OFF, Need.AUTO, Need.REQUIRE)
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting(
+        key="memory",
+        kind=Kind.SIZE,
+        default=2048,
+        minimum=256,
+        maximum=16 * 1024 * 1024,
+        folder=Folder.TIGHTEN,
+        flag="--memory",
+        metavar="SIZE",
+        help="memory of the guest",
+        doc="The host gives it page by page, as the guest first touches it.",
+    ),
+    Setting(
+        key="cpus",
+        kind=Kind.COUNT,
+        default=2,
+        minimum=1,
+        maximum=255,
+        folder=Folder.TIGHTEN,
+        flag="--cpus",
+        metavar="N",
+        help="virtual processors of the guest",
+        doc="More than the host has makes the guest slower, not faster.",
+    ),
+    Setting(
+        key="disk",
+        kind=Kind.SIZE,
+        default=20480,
+        minimum=4096,
+        maximum=64 * 1024 * 1024,
+        folder=Folder.TIGHTEN,
+        flag="--disk",
+        metavar="SIZE",
+        help="size of the guest's disk",
+        doc="A limit, not a reservation: the host's disk holds what the guest has written, and "
+        "only until the sandbox stops. The workspace does not count.",
+    ),
+    Setting(
+        key="accelerator",
+        kind=Kind.CHOICE,
+        choices=Accelerator,
+        default=Accelerator.AUTO,
+        folder=Folder.TRUST,
+        flag="--accelerator",
+        help="what runs the guest's instructions",
+        doc="`auto` uses KVM where it works and emulation (`tcg`) elsewhere, and says so; `kvm` "
+        "fails where it does not work.",
+    ),
+    Setting(
+        key="image",
+        kind=Kind.TEXT,
+        default="local/debian-13",
+        # It becomes an argument and a file name: no leading dash, no leading slash, no "..".
+        pattern=r"(?!.*(\.\.|//))[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}",
+        pattern_hint="Write a reference as `sandbox image list` shows it: local/debian-13.",
+        folder=Folder.TRUST,
+        flag="--image",
+        metavar="REF",
+        help="image the sandbox starts from",
+        doc="`sandbox image list` shows what is there.",
+    ),
+    Setting(
+        key="workspace.security",
+        kind=Kind.CHOICE,
+        choices=WorkspaceSecurity,
+        default=WorkspaceSecurity.NONE,
+        loosest_first=(WorkspaceSecurity.NONE, WorkspaceSecurity.MAPPED_XATTR),
+        folder=Folder.TIGHTEN,
+        flag="--workspace-security",
+        help="how the workspace keeps the owners and modes that the guest sets",
+        doc="`none` keeps them as they are and refuses the setuid bit. `mapped-xattr` keeps them "
+        "in extended attributes that only the guest sees; symbolic links and executable bits "
+        "then differ on the two sides, which git and npm notice.",
+    ),
+    Setting(
+        key="workspace.read_only",
+        kind=Kind.BOOL,
+        default=False,
+        loosest_first=(False, True),
+        folder=Folder.TIGHTEN,
+        flag="--read-only",
+        help="a workspace that the guest can only read",
+        doc="Enforced on the host, whatever root in the guest does.",
+    ),
+    Setting(
+        key="box.namespace",
+        kind=Kind.CHOICE,
+        choices=Need,
+        default=Need.AUTO,
+        loosest_first=_NEED_ORDER,
+        folder=Folder.TIGHTEN,
+        flag="--box-namespace",
+        help="QEMU in namespaces of its own, which show it almost none of the host's files",
+        doc="`auto` where the host allows user namespaces, `require` refuses to start without "
+        "them, `off` leaves them out.",
+    ),
+    Setting(
+        key="box.filter",
+        kind=Kind.CHOICE,
+        choices=Need,
+        default=Need.AUTO,
+        loosest_first=_NEED_ORDER,
+        folder=Folder.TIGHTEN,
+        flag="--box-filter",
+        help="a system call filter that keeps setuid files out of the workspace",
+        doc="Values as for `box.namespace`.",
+    ),
+    Setting(
+        key="box.seccomp",
+        kind=Kind.CHOICE,
+        choices=Need,
+        default=Need.AUTO,
+        loosest_first=_NEED_ORDER,
+        folder=Folder.TIGHTEN,
+        flag="--box-seccomp",
+        help="QEMU's own system call filter (`-sandbox`)",
+        doc="Values as for `box.namespace`.",
+    ),
+    Setting(
+        key="ssh.autostart",
+        kind=Kind.BOOL,
+        default=True,
+        loosest_first=(True, False),
+        folder=Folder.TIGHTEN,
+        flag="--ssh-autostart",
+        help="SSH to a stopped sandbox's alias starts it",
+        doc="So an editor window that reconnects finds it again. Without it, SSH to the alias of "
+        "a stopped sandbox fails with a message.",
+    ),
+    Setting(
+        key="ssh.agent_keys",
+        kind=Kind.BOOL,
+        default=True,
+        loosest_first=(True, False),
+        folder=Folder.TIGHTEN,
+        flag="--ssh-agent-keys",
+        help="the keys of the user's SSH agent may log in",
+        doc="Beside the key that each sandbox has of its own. The agent itself is never forwarded.",
+    ),
+    Setting(
+        key="start.timeout",
+        kind=Kind.SECONDS,
+        default=0.0,
+        maximum=86400,
+        folder=Folder.TRUST,
+        flag="--start-timeout",
+        metavar="SECONDS",
+        help="how long a start may take; 0: by accelerator",
+        doc="Until a login over SSH has succeeded.",
+    ),
+    Setting(
+        key="stop.timeout",
+        kind=Kind.SECONDS,
+        default=0.0,
+        maximum=86400,
+        folder=Folder.TRUST,
+        flag="--stop-timeout",
+        metavar="SECONDS",
+        commands=("stop",),
+        help="how long the guest may take to shut down; 0: by accelerator",
+        doc="Then the machine is ended. The workspace is on the host and loses nothing.",
+    ),
+    Setting(
+        key="qemu.binary",
+        kind=Kind.PATH,
+        default="",
+        folder=Folder.NEVER,
+        flag="--qemu",
+        metavar="PATH",
+        help="the QEMU to run; empty: found on PATH",
+        doc="QEMU 7.2 or newer. An absolute path, or a name that is looked up on PATH.",
+    ),
+    Setting(
+        key="build.mirror",
+        kind=Kind.TEXT,
+        default="",
+        pattern=r"(https?|file|copy)://[^\s\"'\\]+",
+        pattern_hint="Write a URL that starts with http:// or https://.",
+        folder=Folder.NEVER,
+        flag="--mirror",
+        metavar="URL",
+        commands=("image build",),
+        help="Debian mirror that images are built from; empty: the host's own",
+        doc="Named `build`, since `image` is taken by the reference.",
+    ),
+)
+"""Every setting, in the order of the documents."""
+
+BY_KEY: Mapping[str, Setting] = {setting.key: setting for setting in SETTINGS}
+"""The rows by key."""
+
+TABLES = frozenset(setting.path[:-1] for setting in SETTINGS if len(setting.path) > 1)
+"""The TOML tables that hold settings."""
+
+
+# ruff: noqa: RUF009  (the defaults are in the table, once)
+def _of(key: str) -> Any:
+    return field(default=BY_KEY[key].default)
+
+
+@frozen(kw_only=True)
+class Settings:
+    """One value for each setting; what is not given has its default."""
+
+    memory_mib: int = _of("memory")
+    """Memory of the guest in MiB."""
+    cpus: int = _of("cpus")
+    """Virtual processors."""
+    disk_mib: int = _of("disk")
+    """Size limit of the guest's disk in MiB."""
+    accelerator: Accelerator = _of("accelerator")
+    """What runs the guest's instructions."""
+    image: str = _of("image")
+    """Reference of the image."""
+    workspace_security: WorkspaceSecurity = _of("workspace.security")
+    """How owners and modes in the workspace are kept."""
+    workspace_read_only: bool = _of("workspace.read_only")
+    """Whether the guest can only read the workspace."""
+    box_namespace: Need = _of("box.namespace")
+    """Whether QEMU needs namespaces of its own."""
+    box_filter: Need = _of("box.filter")
+    """Whether QEMU needs our system call filter."""
+    box_seccomp: Need = _of("box.seccomp")
+    """Whether QEMU needs its own system call filter."""
+    ssh_autostart: bool = _of("ssh.autostart")
+    """Whether SSH to the alias of a stopped sandbox starts it."""
+    ssh_agent_keys: bool = _of("ssh.agent_keys")
+    """Whether the keys of the user's SSH agent may log in."""
+    start_timeout_s: float = _of("start.timeout")
+    """Longest start in seconds; 0: by accelerator."""
+    stop_timeout_s: float = _of("stop.timeout")
+    """Longest shutdown in seconds; 0: by accelerator."""
+    qemu_binary: str = _of("qemu.binary")
+    """Path or name of QEMU; empty: found on PATH."""
+    build_mirror: str = _of("build.mirror")
+    """Debian mirror for image builds; empty: the host's own."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Value]) -> Settings:
+        """The settings with these checked values, by key; the rest has its default."""
+        fields: dict[str, Any] = {BY_KEY[key].attribute: value for key, value in values.items()}
+        return cls(**fields)

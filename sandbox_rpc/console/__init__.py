@@ -1,0 +1,1 @@
+"""The serial console: one guest port, any number of readers and writers."""

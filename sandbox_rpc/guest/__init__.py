@@ -1,0 +1,1 @@
+"""What the guest is told, and the program in it that listens."""

@@ -1,0 +1,489 @@
+#!/usr/bin/perl
+# The agent of a sandbox: gives the guest its identity, mounts the workspace, serves the supervisor.
+#
+# Protocol sandbox-agent/1, ASCII lines on the virtio-serial port sandbox.agent:
+#
+#   host to guest   ID VERB [BASE64]             ID: up to 64 of A-Z a-z 0-9 . _ -
+#   guest to host   ID ok [BASE64]               exactly one answer to each line, in order
+#                   ID error BASE64              a message; ID is ? where the line had none
+#                   * hello BASE64               at the start of the agent; fields as in status
+#                   * ready                      the identity of a cold boot is applied
+#                   * failed BASE64              it is not: which step, and why
+#
+#   status          "version=1\nstate=waiting|ready|failed\nmessage=TEXT\nuptime=SECONDS\n"
+#   identity DOC    apply the document below; the answer comes when all of it is done
+#   time T          set the clock; T is "seconds.nanoseconds" since 1970
+#   unmount         workspace away: answers clean, detached (it was busy) or absent
+#   poweroff        answers ok, then an orderly power-off
+#   ping            answers ok
+#
+# A line is at most 1 MiB; a longer one is dropped with an error. An answer nobody reads is dropped:
+# who takes over asks for the status.
+#
+# The identity document has one "KEY BASE64" for each line; unknown keys are ignored:
+#   entropy time hostname machine_id ssh_host_ed25519_key authorized_keys uid gid
+#   environment     KEY=VALUE lines, for sessions and services
+#   router, dns     IPv4 addresses; empty: none; absent: 10.0.2.2 and 10.0.2.3
+#   workspace       9p mount options; absent: nothing is mounted
+# At a cold boot it is the systemd credential sandbox.identity, after a restore it comes by the port.
+#
+# perl-base only and no forks on the way to ready: both cost more than all of the work.
+#
+# For tests: SANDBOX_AGENT_PORT names the port; SANDBOX_AGENT_ROOT prefixes every path, and what
+# would change the running system is written to the file `actions` below it instead of being done.
+
+use strict;
+use warnings;
+use Errno qw(EAGAIN EBUSY EINTR EINVAL ENOENT);
+use Fcntl qw(O_RDONLY O_RDWR O_WRONLY O_CREAT O_TRUNC O_EXCL O_NONBLOCK O_ASYNC F_SETFL F_SETOWN);
+use MIME::Base64 qw(decode_base64 encode_base64);
+
+my $VERSION   = 1;
+my $LINE_MAX  = 1 << 20;
+my $WORKSPACE = '/home/dev/workspace';
+my $root      = $ENV{SANDBOX_AGENT_ROOT} // '';
+
+# By `uname -m`, as syscall(2) wants them.
+my %NUMBERS = (
+    x86_64 => {
+        mount => 165, umount => 166, sethostname => 170, clock_settime => 227, sync => 162, syncfs => 306,
+    },
+    aarch64 => {
+        mount => 40, umount => 39, sethostname => 161, clock_settime => 112, sync => 81, syncfs => 267,
+    },
+);
+my ($MS_NOSUID, $MS_NODEV, $MNT_DETACH) = (2, 4, 2);
+my ($RNDADDENTROPY, $RNDRESEEDCRNG) = (0x40085203, 0x5207);
+my ($SIOCADDRT, $SIOCGIFFLAGS, $SIOCSIFFLAGS, $SIOCSIFADDR, $SIOCSIFNETMASK) =
+    (0x890B, 0x8913, 0x8914, 0x8916, 0x891C);
+my $SIGPOWEROFF = 34 + 4;    # SIGRTMIN+4 tells PID 1 to power off: no bus, no ACPI needed
+
+my ($state, $message) = ('waiting', '');
+my ($port, $connected, $input, $skipping) = (undef, 0, '', 0);
+my $call;
+
+# --- the machine ----------------------------------------------------------------------------------
+
+sub slurp {
+    my ($path) = @_;
+    open my $file, '<:raw', "$root$path" or return undef;
+    local $/;
+    return readline($file) // '';
+}
+
+sub put {
+    my ($path, $mode, $content, $uid, $gid) = @_;
+    my $new = "$root$path.sandbox-new";
+    unlink $new;
+    # O_EXCL: in dev's own folder a planted link must not lead root elsewhere.
+    sysopen my $file, $new, O_WRONLY | O_CREAT | O_EXCL, $mode or die "$path: $!\n";
+    chmod $mode, $file;
+    chown $uid, $gid, $file if defined $uid && $> == 0;
+    (print {$file} $content) && close $file or die "$path: $!\n";
+    rename $new, "$root$path" or die "$path: $!\n";
+}
+
+# True where tests only want to see what would be done.
+sub pretended {
+    return 0 if $root eq '';
+    open my $file, '>>', "$root/actions" or die "actions: $!\n";
+    print {$file} "@_\n";
+    return 1;
+}
+
+sub number {
+    my ($name) = @_;
+    if (!$call) {
+        my $machine = slurp('/proc/sys/kernel/arch') // 'x86_64';
+        chomp $machine;
+        $call = $NUMBERS{$machine} or die "no system call numbers for $machine\n";
+    }
+    return $call->{$name};
+}
+
+sub spawn {
+    my (@argv) = @_;
+    return if pretended('run', @argv);
+    my $pid = fork // return;
+    return if $pid;
+    exec {$argv[0]} @argv or kill 'KILL', $$;
+}
+
+sub finish {
+    my (@argv) = @_;
+    local $SIG{CHLD} = 'DEFAULT';
+    return system {$argv[0]} @argv;
+}
+
+sub uptime { return (split ' ', slurp('/proc/uptime') // '0')[0] }
+
+# --- identity -------------------------------------------------------------------------------------
+
+sub apply {
+    my ($document) = @_;
+    my %key;
+    for (split /\n/, $document) {
+        my ($name, $value) = split / /, $_, 2;
+        next if !defined $name || $name eq '';
+        $key{$name} = decode_base64($value // '');
+    }
+    # Randomness first: all that follows may draw on it.
+    my @steps = (
+        [entropy => \&set_entropy], [time => \&set_time], [hostname => \&set_hostname],
+        [machine_id => \&set_machine_id], [ssh_host_ed25519_key => \&set_host_key],
+        [uid => \&set_ids], [authorized_keys => \&set_authorized_keys],
+        [environment => \&set_environment],
+    );
+    for (@steps) {
+        my ($name, $step) = @$_;
+        next if !defined $key{$name};
+        eval { $step->($key{$name}, \%key); 1 } or die "$name: $@";
+    }
+    eval { set_network($key{router} // '10.0.2.2', $key{dns} // '10.0.2.3'); 1 } or die "network: $@";
+    if (defined $key{workspace}) {
+        eval { mount_workspace($key{workspace}); 1 } or die "workspace: $@";
+    }
+    return \%key;
+}
+
+sub set_entropy {
+    my ($bytes) = @_;
+    return if pretended('entropy', length $bytes);
+    sysopen my $random, '/dev/urandom', O_WRONLY or die "/dev/urandom: $!\n";
+    ioctl $random, $RNDADDENTROPY, pack('ii', 8 * length $bytes, length $bytes) . $bytes or die "$!\n";
+    ioctl $random, $RNDRESEEDCRNG, 0 or die "$!\n";
+}
+
+sub set_time {
+    my ($time) = @_;
+    my ($seconds, $nanoseconds) = $time =~ /^(\d{1,12})(?:\.(\d{1,9}))?$/ or die "not a time\n";
+    $nanoseconds = substr(($nanoseconds // '') . '000000000', 0, 9);
+    return if pretended('time', $seconds, $nanoseconds);
+    my $timespec = pack 'qq', $seconds, $nanoseconds;
+    syscall(number('clock_settime'), 0, $timespec) == 0 or die "$!\n";
+}
+
+sub set_hostname {
+    my ($name) = @_;
+    $name =~ /^[A-Za-z0-9][A-Za-z0-9.-]{0,63}$/ or die "not a host name\n";
+    put('/etc/hostname', 0644, "$name\n");
+    return if pretended('hostname', $name);
+    syscall(number('sethostname'), $name, length $name) == 0 or die "$!\n";
+}
+
+sub set_machine_id {
+    my ($id) = @_;
+    $id =~ /^[0-9a-f]{32}$/ or die "not a machine id\n";
+    return if (slurp('/etc/machine-id') // '') eq "$id\n";
+    # In place: PID 1 may have mounted something over it.
+    sysopen my $file, "$root/etc/machine-id", O_WRONLY | O_CREAT | O_TRUNC, 0444 or die "$!\n";
+    (print {$file} "$id\n") && close $file or die "$!\n";
+}
+
+sub set_host_key {
+    my ($key) = @_;
+    put('/etc/ssh/ssh_host_ed25519_key', 0600, $key);
+}
+
+sub ids {
+    my ($line) = grep { /^dev:/ } split /\n/, slurp('/etc/passwd') // '';
+    my (undef, undef, $uid, $gid) = split /:/, $line // 'dev:x:1000:1000';
+    return ($uid, $gid);
+}
+
+# Only where the host cannot map its user to 1000; costs a walk through the home folder.
+sub set_ids {
+    my ($uid, $key) = @_;
+    my $gid = $key->{gid} // $uid;
+    /^[1-9]\d{0,9}$/ or die "not an id: $_\n" for $uid, $gid;
+    my ($old_uid, $old_gid) = ids();
+    return if $uid == $old_uid && $gid == $old_gid;
+    my $passwd = slurp('/etc/passwd');
+    my $group  = slurp('/etc/group');
+    $passwd =~ s/^(dev:[^:]*):\d+:\d+:/$1:$uid:$gid:/m or die "no user dev\n";
+    $group  =~ s/^(dev:[^:]*):\d+:/$1:$gid:/m          or die "no group dev\n";
+    put('/etc/passwd', 0644, $passwd);
+    put('/etc/group',  0644, $group);
+    put('/etc/security/pam_env-ssh.conf', 0644, runtime_directory($uid));
+    if (!pretended('chown', $uid, $gid)) {
+        finish('/usr/bin/chown', '-hR', "--from=$old_uid:$old_gid", "$uid:$gid", '/home/dev') == 0
+            or die "chown failed\n";
+    }
+    # The old number's service manager, where a template has one, would serve nobody.
+    if (-d "$root/run/user/$old_uid") {
+        spawn('/bin/sh', '-c', "systemctl stop user\@$old_uid.service; systemctl start user\@$uid.service");
+    }
+}
+
+sub runtime_directory {
+    my ($uid) = @_;
+    return "XDG_RUNTIME_DIR DEFAULT=/run/user/$uid\n"
+        . "DBUS_SESSION_BUS_ADDRESS DEFAULT=unix:path=/run/user/$uid/bus\n";
+}
+
+sub set_authorized_keys {
+    my ($keys) = @_;
+    my @ids = ids();
+    mkdir "$root/home/dev/.ssh", 0700 and chown @ids, "$root/home/dev/.ssh";
+    put('/home/dev/.ssh/authorized_keys', 0600, $keys, @ids);
+}
+
+sub set_environment {
+    my ($lines) = @_;
+    my @pairs = grep { /^[A-Za-z_][A-Za-z0-9_]*=[^\0]*$/ } split /\n/, $lines;
+    put('/etc/environment', 0644, join('', map { "$_\n" } @pairs));
+    my @quoted = map { my $pair = $_; $pair =~ s/([\\"])/\\$1/g; $pair =~ s/%/%%/g; qq("$pair") } @pairs;
+    mkdir "$root/etc/systemd/system.conf.d";
+    put('/etc/systemd/system.conf.d/50-sandbox.conf', 0644, "[Manager]\nDefaultEnvironment=@quoted\n");
+}
+
+# The managers that run have read their configuration long ago; told after ready, since it forks.
+sub announce_environment {
+    my @pairs = grep { /=/ } split /\n/, slurp('/etc/environment') // '';
+    return if !@pairs;
+    spawn('/usr/bin/systemctl', '--no-block', 'set-environment', @pairs);
+    my ($uid) = ids();
+    if (-S "$root/run/user/$uid/systemd/private") {
+        spawn('/usr/sbin/runuser', '-u', 'dev', '--', '/usr/bin/env', "XDG_RUNTIME_DIR=/run/user/$uid",
+            '/usr/bin/systemctl', '--user', 'set-environment', @pairs);
+    }
+}
+
+# --- network --------------------------------------------------------------------------------------
+
+sub interface {
+    for my $name (sort glob '/sys/class/net/*') {
+        my $type = slurp("$name/type") // '';
+        return substr $name, 15 if $type eq "1\n";
+    }
+    return undef;
+}
+
+sub sockaddr { return pack 'S n a4 x8', 2, 0, join '', map { chr } split /\./, $_[0] }
+
+# By ioctl: networkd would bring up the same address a second later.
+sub set_network {
+    my ($router, $dns) = @_;
+    /^(?:\d{1,3}(?:\.\d{1,3}){3})?$/ or die "not an address: $_\n" for $router, $dns;
+    unlink "$root/etc/resolv.conf" if -l "$root/etc/resolv.conf";
+    put('/etc/resolv.conf', 0644, $dns eq '' ? "# no name server\n" : "nameserver $dns\n");
+    return if $ENV{SANDBOX_AGENT_NETWORK} && $ENV{SANDBOX_AGENT_NETWORK} eq 'no';
+    return if pretended('network', "router=$router");
+    my $name = interface();
+    if (!defined $name) {
+        finish('/sbin/modprobe', '-q', 'virtio_net');
+        $name = interface() // return;
+    }
+    socket my $socket, 2, 2, 0 or die "socket: $!\n";
+    my $request = sub {
+        my ($what, $value) = @_;
+        ioctl $socket, $what, my $ifreq = pack 'a16 a24', $name, $value or die "$name: $!\n";
+        return $ifreq;
+    };
+    $request->($SIOCSIFADDR, sockaddr('10.0.2.15'));
+    $request->($SIOCSIFNETMASK, sockaddr('255.255.255.0'));
+    my (undef, $flags) = unpack 'a16 S', $request->($SIOCGIFFLAGS, '');
+    $request->($SIOCSIFFLAGS, pack 'S', $flags | 1);
+    return if $router eq '';
+    my $any = sockaddr('0.0.0.0');
+    my $route = pack 'x8 a16 a16 a16 S x6 x16 S x6 x24 S x6', $any, sockaddr($router), $any, 3, 0, 0;
+    ioctl $socket, $SIOCADDRT, $route or $!{EEXIST} or die "route: $!\n";
+}
+
+# --- workspace ------------------------------------------------------------------------------------
+
+sub mounted {
+    return 0 if $root ne '';
+    return index(slurp('/proc/self/mountinfo') // '', " $WORKSPACE ") >= 0;
+}
+
+sub mount_workspace {
+    my ($options) = @_;
+    return if pretended('mount', $options);
+    return if mounted();
+    # The device of the share may still be on its way: its driver is loaded by another process.
+    for my $attempt (1 .. 100) {
+        my ($source, $target, $type) = ('workspace', $WORKSPACE, '9p');
+        return if syscall(number('mount'), $source, $target, $type, $MS_NOSUID | $MS_NODEV, $options) == 0;
+        die "mount: $!\n" if !$!{ENOENT} || !-d $WORKSPACE || $attempt == 100;
+        select undef, undef, undef, 0.02;
+    }
+}
+
+sub unmount_workspace {
+    return 'absent' if pretended('unmount') || !mounted();
+    my $target = $WORKSPACE;
+    syscall number('sync');
+    return 'clean' if syscall(number('umount'), $target, 0) == 0;
+    return 'absent' if $!{EINVAL};
+    die "umount: $!\n" if !$!{EBUSY};
+    if (sysopen my $folder, $WORKSPACE, O_RDONLY) {
+        syscall number('syncfs'), fileno $folder;
+    }
+    syscall(number('umount'), $target, $MNT_DETACH) == 0 or die "umount: $!\n";
+    return 'detached';
+}
+
+# --- the port -------------------------------------------------------------------------------------
+
+sub find_port {
+    return $ENV{SANDBOX_AGENT_PORT} if defined $ENV{SANDBOX_AGENT_PORT};
+    # Not /dev/virtio-ports: that link is udev's, and udev is slower than we are.
+    for my $entry (glob '/sys/class/virtio-ports/*') {
+        return '/dev/' . substr $entry, 24 if (slurp("$entry/name") // '') eq "sandbox.agent\n";
+    }
+    return undef;
+}
+
+sub open_port {
+    my $path = find_port() // return;
+    sysopen $port, $path, O_RDWR | O_NONBLOCK or ($port = undef, return);
+    fcntl $port, F_SETOWN, $$;
+    fcntl $port, F_SETFL, O_RDWR | O_NONBLOCK | O_ASYNC;
+    $connected = 1;
+    say_line('*', 'hello', encoded(status()));
+}
+
+# Never waits for a host that is not there, and not long for one that does not read.
+sub say_line {
+    return if !$port;
+    my $line = join(' ', @_) . "\n";
+    for (1 .. 20) {
+        my $written = syswrite $port, $line;
+        if (defined $written) {
+            $line = substr $line, $written;
+            return if $line eq '';
+        } elsif (!$!{EAGAIN} && !$!{EINTR}) {
+            return;
+        }
+        return if !$connected;
+        vec(my $ready = '', fileno $port, 1) = 1;
+        select undef, $ready, undef, 0.05;
+    }
+}
+
+sub encoded { return encode_base64($_[0], '') }
+
+sub status {
+    return "version=$VERSION\nstate=$state\nmessage=$message\nuptime=" . uptime() . "\n";
+}
+
+sub notify {
+    my ($text) = @_;
+    my $path = delete $ENV{NOTIFY_SOCKET} // return;
+    $path =~ s/^@/\0/;
+    socket my $socket, 1, 2, 0 or return;
+    send $socket, $text, 0, pack 'S a*', 1, $path;
+}
+
+# A line that would be 3 MB of one message helps nobody.
+sub oneline { my ($text) = @_; $text =~ s/\s+/ /g; $text =~ s/ $//; return substr $text, 0, 2000 }
+
+sub identify {
+    my ($document) = @_;
+    if (eval { apply($document); 1 }) {
+        ($state, $message) = ('ready', '');
+        return 1;
+    }
+    ($state, $message) = ('failed', oneline($@));
+    return 0;
+}
+
+my %VERBS = (
+    ping     => sub { return '' },
+    status   => sub { return status() },
+    time     => sub { set_time($_[0]); return '' },
+    unmount  => sub { return unmount_workspace() },
+    poweroff => sub { return '' },
+    identity => sub { identify($_[0]) or die "$message\n"; return '' },
+);
+
+# What may take its time: done when the answer is out.
+my %AFTERWARDS = (
+    identity => sub { notify('READY=1'); announce_environment() },
+    poweroff => sub { pretended('poweroff') or kill $SIGPOWEROFF, 1 },
+);
+
+sub handle {
+    my ($line) = @_;
+    my ($id, $verb, $argument, $rest) = split / /, $line, 4;
+    if (!defined $id || $id !~ /^[A-Za-z0-9._-]{1,64}$/) {
+        return say_line('?', 'error', encoded('not a line of sandbox-agent/1'));
+    }
+    my $action = defined $verb && !defined $rest ? $VERBS{$verb} : undef;
+    if (!$action) {
+        return say_line($id, 'error', encoded('unknown verb'));
+    }
+    $argument //= '';
+    if ($argument !~ m{^[A-Za-z0-9+/]*={0,2}$} || length($argument) % 4) {
+        return say_line($id, 'error', encoded('the argument is not base64'));
+    }
+    my $answer = eval { $action->(decode_base64($argument)) };
+    if (!defined $answer) {
+        return say_line($id, 'error', encoded(oneline($@)));
+    }
+    say_line($id, 'ok', $answer eq '' ? () : encoded($answer));
+    $AFTERWARDS{$verb}->() if $AFTERWARDS{$verb};
+}
+
+# Takes what is there; false where no host is connected.
+sub receive {
+    my $count = sysread $port, my $bytes, 65536;
+    if (!defined $count) {
+        return 1 if $!{EAGAIN} || $!{EINTR};
+        return 0;
+    }
+    if ($count == 0) {
+        ($input, $skipping) = ('', 0);    # half a line of a host that went away
+        return 0;
+    }
+    $input .= $bytes;
+    while ((my $end = index $input, "\n") >= 0) {
+        my $line = substr $input, 0, $end + 1, '';
+        chomp $line;
+        $line =~ s/\r$//;
+        if ($skipping || $end > $LINE_MAX) {
+            $skipping = 0;
+            say_line('?', 'error', encoded('the line is too long'));
+        } elsif ($line ne '') {
+            handle($line);
+        }
+    }
+    if (length $input > $LINE_MAX) {
+        ($input, $skipping) = ('', 1);
+    }
+    return 1;
+}
+
+sub serve {
+    pipe my $wake, my $waker or die "pipe: $!\n";
+    # The port is readable for ever while no host is connected; SIGIO tells when one comes.
+    fcntl $waker, F_SETFL, O_WRONLY | O_NONBLOCK;
+    $SIG{IO} = sub { syswrite $waker, '!' };
+    while (1) {
+        if (!$port) {
+            open_port() or select undef, undef, undef, 1;
+            next;
+        }
+        vec(my $readable = '', fileno $wake, 1) = 1;
+        vec($readable, fileno $port, 1) = 1 if $connected;
+        my $count = select $readable, undef, undef, $connected ? 60 : 1;
+        sysread $wake, my $drained, 4096 if $count > 0 && vec $readable, fileno $wake, 1;
+        $connected = receive();
+    }
+}
+
+$SIG{PIPE} = 'IGNORE';
+$SIG{CHLD} = 'IGNORE';
+open_port();
+my $document = slurp('/run/credentials/@system/sandbox.identity');
+if (defined $document) {
+    if (identify($document)) {
+        notify('READY=1');
+        say_line('*', 'ready');
+        announce_environment();
+    } else {
+        say_line('*', 'failed', encoded($message));
+    }
+}
+serve();

@@ -1,0 +1,97 @@
+"""Who a guest is: one value, one document, carried by SMBIOS at a cold boot."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+
+from attrs import field, frozen
+
+from sandbox_rpc.protocol.errors import SettingInvalid
+
+MAX_CREDENTIALS = 60_000
+"""Bytes of SMBIOS strings; QEMU refuses to start when the whole table passes 65535."""
+WORKSPACE_MOUNT = "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap"
+"""9p options: never access=any (files become root's), never cache=none (no shared mmap), never
+cache=loose (edits on the host are not seen)."""
+
+
+@frozen
+class Identity:
+    """What makes this guest this sandbox."""
+
+    hostname: str
+    machine_id: str
+    """32 hexadecimal digits."""
+    authorized_keys: tuple[str, ...]
+    """Public keys that may log in as dev."""
+    host_key: str = field(repr=False)
+    """The SSH host key, private, OpenSSH format; the host has pinned its public half."""
+    environment: Mapping[str, str] = field(factory=dict)
+    """Variables for every session and service."""
+    workspace: str | None = WORKSPACE_MOUNT
+    """9p mount options of the workspace; None: nothing is shared."""
+    uid: int | None = None
+    """Other uid for dev, where QEMU could not be given a user namespace."""
+    gid: int | None = None
+
+
+def hostname_of(name: str) -> str:
+    """A sandbox's name as a host name: at most 63 letters, digits and dashes."""
+    return re.sub(r"[^A-Za-z0-9-]+", "-", name)[:63].strip("-") or "sandbox"
+
+
+def proxy_environment(url: str) -> dict[str, str]:
+    """The variables by which programs in the guest learn of a proxy."""
+    names = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+    local = "localhost,127.0.0.1,::1"
+    return {**dict.fromkeys(names, url), "no_proxy": local, "NO_PROXY": local}
+
+
+def document(identity: Identity) -> bytes:
+    """The agent's identity document: lines of a key and its value in base64."""
+    values: dict[str, str | None] = {
+        "hostname": identity.hostname,
+        "machine_id": identity.machine_id,
+        "authorized_keys": "".join(f"{key}\n" for key in identity.authorized_keys),
+        "ssh_host_ed25519_key": identity.host_key,
+        "environment": "".join(f"{k}={v}\n" for k, v in sorted(identity.environment.items())),
+        "uid": None if identity.uid is None else str(identity.uid),
+        "gid": None if identity.gid is None else str(identity.gid),
+        "workspace": identity.workspace,
+    }
+    return b"".join(
+        f"{key} ".encode() + base64.b64encode(value.encode()) + b"\n"
+        for key, value in values.items()
+        if value is not None
+    )
+
+
+def credentials(identity: Identity) -> dict[str, bytes]:
+    """The systemd credentials of a cold boot, by name.
+
+    Host name and machine id are given to PID 1 as well, so that the journal is right from its
+    first line.
+
+    Raises:
+        SettingInvalid: they do not fit into SMBIOS.
+    """
+    values = {
+        "system.hostname": identity.hostname.encode(),
+        "system.machine_id": identity.machine_id.encode(),
+        "sandbox.identity": document(identity),
+    }
+    size = sum(len(smbios(name, value)) for name, value in values.items())
+    if size > MAX_CREDENTIALS:
+        raise SettingInvalid(
+            f"The guest's identity takes {size} bytes, {MAX_CREDENTIALS} is the limit.",
+            hint="The SSH agent holds too many keys: set ssh.agent_keys = false.",
+            setting="ssh.agent_keys",
+        )
+    return values
+
+
+def smbios(name: str, value: bytes) -> bytes:
+    """The SMBIOS type 11 string that systemd in the guest reads as a credential."""
+    return f"io.systemd.credential.binary:{name}=".encode() + base64.b64encode(value)

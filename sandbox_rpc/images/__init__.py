@@ -1,0 +1,1 @@
+"""Images: how one is made, kept and given to a virtual machine."""

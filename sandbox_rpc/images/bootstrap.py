@@ -1,0 +1,167 @@
+"""Running the tools of a build: their output to a log and to progress, their end with ours."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import anyio
+from anyio.abc import Process
+from anyio.streams.text import TextReceiveStream
+
+from sandbox_rpc.protocol.errors import BuildFailed, DiskFull
+
+KEPT_LINES = 15
+LINE_MAX = 400
+GRACE_S = 5.0
+
+
+class Log:
+    """The log of one build, and its last lines for an error."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.last: deque[str] = deque(maxlen=KEPT_LINES)
+
+    def write(self, line: str) -> None:
+        shown = line if len(line) <= LINE_MAX else f"{line[:LINE_MAX]}…"
+        self.last.append(shown)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(f"{shown}\n")
+
+    @property
+    def tail(self) -> str:
+        return "\n".join(self.last)
+
+
+async def run(
+    argv: Sequence[str],
+    log: Log,
+    *,
+    lock: int,
+    line: Callable[[str], None] = lambda _: None,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.STDOUT,
+) -> None:
+    """Run one tool to its end; it inherits `lock`. Cancelling ends it and all it has started.
+
+    Raises:
+        BuildFailed: it failed; the message ends with the last lines it said.
+        DiskFull: it failed for want of room.
+    """
+    log.write(f"$ {' '.join(argv)}")
+    process = await anyio.open_process(
+        argv,
+        stdin=stdin,
+        stdout=subprocess.PIPE if stdout == subprocess.STDOUT else stdout,
+        stderr=subprocess.STDOUT if stdout == subprocess.STDOUT else subprocess.PIPE,
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        start_new_session=True,
+        pass_fds=[lock],
+    )
+    try:
+        await _read(process, log, line)
+        status = await process.wait()
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await _end(process)
+        raise
+    finally:
+        with anyio.CancelScope(shield=True):
+            await process.aclose()
+    if status != 0:
+        raise failure(log, Path(argv[0]).name, status)
+
+
+def failure(log: Log, tool: str, status: int) -> BuildFailed | DiskFull:
+    """The error of a tool that ended with `status`."""
+    if re.search(r"No space left on device|Disk quota exceeded|enough free space", log.tail):
+        return DiskFull(f"No space left while {tool} was making the image.", path=str(log.path))
+    return BuildFailed(
+        f"{tool} failed with status {status}:\n{log.tail}",
+        hint=f"The whole log is {log.path}.",
+        tool=tool,
+        log=str(log.path),
+    )
+
+
+async def _read(process: Process, log: Log, line: Callable[[str], None]) -> None:
+    source = process.stdout or process.stderr
+    assert source is not None
+    rest = ""
+    async for text in TextReceiveStream(source, errors="replace"):
+        *lines, rest = re.split(r"[\r\n]+", rest + text)
+        for each in lines:
+            if each.strip():
+                log.write(each)
+                line(each)
+    if rest.strip():
+        log.write(rest)
+        line(rest)
+
+
+async def _end(process: Process) -> None:
+    # SIGTERM first: mmdebstrap takes its mounts down with it.
+    for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        with anyio.move_on_after(seconds):
+            await process.wait()
+            # The leader is gone; what is left of its group goes at once.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return
+
+
+class Steps:
+    """How far mmdebstrap has come, 0 to 1, from what apt and dpkg say."""
+
+    def __init__(self) -> None:
+        self.fraction = 0.0
+        self.message = "Asking the mirror"
+        self._expected = 0
+        self._fetched = 0
+        self._unpacked = 0
+        self._set_up = 0
+
+    def line(self, text: str) -> bool:
+        """Take one line; whether there is something new to say."""
+        before = (round(self.fraction, 2), self.message)
+        if found := re.search(r"\b(\d+) newly installed", text):
+            self._expected = max(self._expected, int(found[1]))
+        elif text.startswith("Get:"):
+            self._fetched += 1
+            # Before apt has counted, these are its indexes.
+            if self._expected:
+                self._at(0.05 + 0.20 * self._share(self._fetched), "Downloading packages")
+        elif text.startswith("I: extracting archives"):
+            self._at(0.25, "Extracting the base system")
+        elif text.startswith("Unpacking "):
+            self._unpacked += 1
+            self._at(0.30 + 0.30 * self._share(self._unpacked), "Unpacking packages")
+        elif text.startswith("Setting up "):
+            self._set_up += 1
+            self._at(0.55 + 0.35 * self._share(self._set_up), "Setting up packages")
+        elif text.startswith("I: running --customize-hook"):
+            self._at(0.92, "Configuring the guest")
+        elif text.startswith("I: cleaning package lists"):
+            self._at(0.96, "Cleaning up")
+        return (round(self.fraction, 2), self.message) != before
+
+    def _share(self, count: int) -> float:
+        return min(1.0, count / max(self._expected, 1))
+
+    def _at(self, fraction: float, message: str) -> None:
+        # apt goes through some steps twice; progress only grows.
+        if fraction >= self.fraction:
+            self.fraction, self.message = fraction, message

@@ -1,0 +1,241 @@
+"""What a guest consists of: Debian's packages, our files, what the trimmed one leaves out.
+
+Pure but for reading this package's own files: `images/build.py` does it.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from attrs import frozen
+
+from sandbox_rpc.images.mirror import Mirror
+
+SUITE = "trixie"
+AGENT_VERSION = 1
+"""Of the protocol that the agent in the image speaks: `sandbox-agent/1`."""
+SSH_PORT = 22
+DISK_MIB = 8192
+GUEST = Path(__file__).parent.parent / "guest"
+AGENT = GUEST / "agent.pl"
+
+KERNELS: Mapping[str, str] = {"x86_64": "linux-image-amd64", "aarch64": "linux-image-arm64"}
+"""By `uname -m`. Never the cloud flavour: it is built without 9p."""
+CONSOLES: Mapping[str, str] = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+
+PACKAGES: Sequence[str] = (
+    # a whole system, not a container
+    "systemd", "systemd-sysv", "udev", "dbus", "dbus-user-session", "libpam-systemd",
+    "libnss-myhostname", "kmod", "e2fsprogs", "iproute2", "iputils-ping", "procps", "psmisc",
+    "lsof", "netbase", "tzdata", "ca-certificates", "perl-base", "busybox-static",
+    "initramfs-tools",
+    # what everybody reaches for in the first minute
+    "openssh-server", "openssh-client", "sudo", "bash-completion", "less", "nano", "vim-tiny",
+    "file", "git", "curl", "wget", "rsync", "jq", "python3", "make", "patch",
+    "xz-utils", "bzip2", "zstd", "unzip",
+)  # fmt: skip
+
+DPKG_OPTIONS: Sequence[str] = (
+    "path-exclude=/usr/share/man/*",
+    "path-exclude=/usr/share/doc/*",
+    "path-include=/usr/share/doc/*/copyright",
+    "path-exclude=/usr/share/locale/*",
+    # The disk ends with the sandbox: waiting for it to be safe is waiting for nothing.
+    "force-unsafe-io",
+)
+
+PREPARE = """
+set -eu
+useradd --create-home --shell /bin/bash --uid 1000 --user-group dev
+usermod --password '*' dev   # useradd leaves "!", which sshd takes for a locked account
+install -d -o dev -g dev -m 0755 /home/dev/workspace
+install -d -o dev -g dev -m 0700 /home/dev/.ssh
+rm -f /etc/ssh/ssh_host_* /etc/hostname /etc/apt/apt.conf.d/99mmdebstrap
+: > /etc/machine-id
+ln -sf /etc/machine-id /var/lib/dbus/machine-id
+printf '127.0.0.1\\tlocalhost\\n::1\\t\\tlocalhost ip6-localhost ip6-loopback\\n' > /etc/hosts
+install -d -m 0755 /var/lib/systemd/linger
+systemctl --quiet enable sandbox-agent.service
+systemctl --quiet disable sshd-keygen.service 2>/dev/null || true
+"""
+"""Run once in the tree, after the packages and our common files are in it."""
+
+STOCK_INITRD = """
+set -eu
+INITRD=Yes update-initramfs -c -k all
+"""
+
+TRIMMED = """
+set -eu
+touch var/lib/systemd/linger/dev
+cd etc/systemd/system
+rm -f multi-user.target.wants/ssh.service sockets.target.wants/ssh.socket sshd.service
+mkdir -p sysinit.target.wants
+ln -sf ../sandbox-ssh.socket sysinit.target.wants/sandbox-ssh.socket
+cd ../../..
+rm -f boot/initrd.img-* initrd.img initrd.img.old vmlinuz.old
+# As if updated in the future: else each boot of this never updated system rebuilds its caches.
+touch -d 2037-01-01 etc/.updated var/.updated
+"""
+"""Run in the tree as working directory, not as root directory: relative paths only."""
+
+PLAIN = """
+set -eu
+cd etc/systemd/system
+mkdir -p multi-user.target.wants sockets.target.wants network-online.target.wants
+units=/usr/lib/systemd/system
+ln -sf $units/systemd-networkd.service multi-user.target.wants/systemd-networkd.service
+ln -sf $units/systemd-networkd.socket sockets.target.wants/systemd-networkd.socket
+ln -sf $units/systemd-networkd-wait-online.service network-online.target.wants/
+cd ../../..
+printf '/dev/vda / ext4 rw,relatime,x-systemd.growfs 0 0\\n' > etc/fstab
+"""
+
+# Needs of a machine that this one is not: no firmware, TPM, disk to check, screen, first boot.
+MASKED_UNITS: Sequence[str] = (
+    "apt-daily.timer", "apt-daily-upgrade.timer", "dpkg-db-backup.timer", "e2scrub_all.timer",
+    "e2scrub_reap.service", "fstrim.timer", "logrotate.timer", "man-db.timer",
+    "systemd-tmpfiles-clean.timer",
+    "console-getty.service", "getty@tty1.service", "getty-static.service",
+    "dev-hugepages.mount", "dev-mqueue.mount", "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount", "sys-kernel-debug.mount", "sys-kernel-tracing.mount",
+    "proc-sys-fs-binfmt_misc.automount",
+    "modprobe@configfs.service", "modprobe@drm.service", "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "ldconfig.service", "systemd-hwdb-update.service", "systemd-journal-catalog-update.service",
+    "systemd-update-done.service", "systemd-sysusers.service",
+    "systemd-battery-check.service", "systemd-bootctl.socket", "systemd-creds.socket",
+    "systemd-firstboot.service", "systemd-hibernate-clear.service", "systemd-journal-flush.service",
+    "systemd-machine-id-commit.service", "systemd-network-generator.service",
+    "systemd-networkd-persistent-storage.service", "systemd-pcrextend.socket",
+    "systemd-pcrlock.socket", "systemd-pcrmachine.service", "systemd-pcrphase.service",
+    "systemd-pcrphase-sysinit.service", "systemd-pstore.service", "systemd-random-seed.service",
+    "systemd-sysext.socket", "systemd-tpm2-setup.service", "systemd-tpm2-setup-early.service",
+    "systemd-udev-load-credentials.service",
+)  # fmt: skip
+
+MASKED_GENERATORS: Sequence[str] = (
+    "systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-debug-generator",
+    "systemd-getty-generator", "systemd-gpt-auto-generator", "systemd-hibernate-resume-generator",
+    "systemd-integritysetup-generator", "systemd-rc-local-generator", "systemd-run-generator",
+    "systemd-ssh-generator", "systemd-system-update-generator", "systemd-tpm2-generator",
+    "systemd-veritysetup-generator",
+)  # fmt: skip
+"""Not fstab's and sysv's: what a user installs may need them."""
+
+MASKED_FILES: Sequence[str] = (
+    # Holds logins back until the last unit has started.
+    "etc/tmpfiles.d/systemd-nologin.conf",
+    # Keeps eth0 the name of the only card, and its renaming off the way.
+    "etc/udev/rules.d/80-net-setup-link.rules",
+)
+
+BLACKLIST: Sequence[str] = (
+    "acpi_cpufreq", "aesni_intel", "ahci", "ata_generic", "ata_piix", "bochs", "cirrus",
+    "crct10dif_pclmul", "cdrom", "drm", "efi_pstore", "floppy", "ghash_clmulni_intel", "i2c_i801",
+    "i2c_piix4", "i2c_smbus", "i6300esb", "iTCO_wdt", "input_leds", "intel_rapl_common",
+    "intel_rapl_msr", "joydev", "libahci", "libata", "lp", "lpc_ich", "mousedev", "parport_pc",
+    "pcspkr", "polyval_clmulni", "powernow_k8", "ppdev", "psmouse", "rapl", "serio_raw", "sg",
+    "sha1_ssse3", "sha256_ssse3", "sha512_ssse3", "sr_mod", "vmw_vmci", "vmw_vsock_vmci_transport",
+)  # fmt: skip
+"""Drivers of hardware that is not there or idle here; udev would load them all at each start.
+
+`modprobe NAME` still loads them.
+"""
+
+INITRD_MODULES: Sequence[str] = (
+    "virtio_blk", "crc32c_generic", "crc32c_intel", "ext4", "virtio_net", "9pnet_virtio", "9p",
+)  # fmt: skip
+"""Loaded before PID 1 starts, so that neither the agent nor udev has to wait for them."""
+
+_QUIET = "quiet loglevel=3 systemd.show_status=false rd.udev.log_level=3"
+_TRIMMED_ARGUMENTS = (
+    # What the kernel would probe for and a virtual machine does not have.
+    "8250.nr_uarts=1 i8042.noaux i8042.nokbd i8042.nopnp i8042.noprobe raid=noautodetect"
+    " cryptomgr.notests nowatchdog no_timer_check audit=0"
+    " rcupdate.rcu_expedited=1 random.trust_cpu=on net.ifnames=0"
+)
+"""Nothing that weakens the guest's kernel: mitigations, KASLR and LSMs are as Debian has them."""
+
+
+@frozen
+class Variant:
+    """One way to finish the tree."""
+
+    name: str
+    script: str
+    quiet: bool
+
+
+TRIM = Variant("trimmed", TRIMMED, quiet=True)
+"""Debian that starts fast: the product."""
+STOCK = Variant("plain", PLAIN, quiet=False)
+"""Debian as it comes, with initramfs-tools' initrd: what the bench compares with."""
+
+
+def command_line(variant: Variant, arch: str) -> str:
+    """The kernel arguments an image wants, at most 1500 of the 2048 bytes that x86 takes."""
+    words = ["root=/dev/vda", "rw", f"console={CONSOLES[arch]}", "panic=-1"]
+    if variant.quiet:
+        words += [_QUIET, _TRIMMED_ARGUMENTS]
+    return " ".join(words)
+
+
+def mmdebstrap(arch: str, mirror: Mirror | None, target: str) -> list[str]:
+    """The command that makes the tree; our common files are in it, the variants' are not."""
+    argv = ["mmdebstrap", "--mode=unshare", "--variant=minbase", "--verbose"]
+    argv += [f"--include={','.join((*PACKAGES, KERNELS[arch]))}"]
+    argv += [f"--dpkgopt={option}" for option in DPKG_OPTIONS]
+    argv += [f"--aptopt={option}" for option in (mirror.apt_options if mirror else ())]
+    argv += [f"--format={'directory' if target != '-' else 'tar'}", SUITE, target]
+    return argv + (list(mirror.sources(SUITE)) if mirror else [])
+
+
+def overlay(variant: str, arch: str) -> bytes:
+    """A tar of our files for `base` or a variant's name: root's, with the modes they must have.
+
+    Files only, never folders: extracting a folder would reset the mode of one that is there.
+    """
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, content in _files(variant, arch):
+            entry = tarfile.TarInfo(name)
+            if isinstance(content, Path):
+                entry.type, entry.linkname = tarfile.SYMTYPE, str(content)
+                tar.addfile(entry)
+                continue
+            entry.size = len(content)
+            entry.mode = _mode(name)
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def _mode(name: str) -> int:
+    if name.startswith("usr/local/sbin/"):
+        return 0o755
+    return 0o440 if name.startswith("etc/sudoers.d/") else 0o644
+
+
+def _files(variant: str, arch: str) -> Iterator[tuple[str, bytes | Path]]:
+    folder = GUEST / "rootfs" / variant
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix().replace("ttyS0", CONSOLES[arch])
+            yield name, path.read_bytes()
+    if variant == "base":
+        yield "usr/local/sbin/sandbox-agent", AGENT.read_bytes()
+    if variant == TRIM.name:
+        null = Path("/dev/null")
+        for unit in MASKED_UNITS:
+            yield f"etc/systemd/system/{unit}", null
+        for generator in MASKED_GENERATORS:
+            yield f"etc/systemd/system-generators/{generator}", null
+        for name in MASKED_FILES:
+            yield name, null
+        getty = f"etc/systemd/system/getty.target.wants/serial-getty@{CONSOLES[arch]}.service"
+        yield getty, Path("/usr/lib/systemd/system/serial-getty@.service")
+        lines = "".join(f"blacklist {module}\n" for module in BLACKLIST)
+        yield "etc/modprobe.d/sandbox.conf", lines.encode()

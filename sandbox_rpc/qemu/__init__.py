@@ -1,0 +1,1 @@
+"""How a virtual machine is described, started and talked to."""

@@ -1,0 +1,149 @@
+"""What this host has and lacks, each finding with what to do about it."""
+
+from __future__ import annotations
+
+import enum
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from sandbox_rpc.host import process
+from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images import store
+from sandbox_rpc.protocol.errors import SandboxError
+from sandbox_rpc.qemu import capabilities
+from sandbox_rpc.qemu.box import Finding
+from sandbox_rpc.supervisor.boot import recall_probe
+
+GIB = 1 << 30
+ROOM_WANTED = 4 * GIB
+"""For an image and the disks of a few sandboxes."""
+
+
+class Verdict(enum.StrEnum):
+    """How good a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    """It works, but worse than it could."""
+    ERROR = "error"
+    """No sandbox can be started."""
+
+
+@frozen
+class Check:
+    """One finding."""
+
+    id: str
+    """Stable word for programs."""
+    status: Verdict
+    """How good it is."""
+    message: str
+    """What was found."""
+    hint: str | None = None
+    """What to do about it."""
+
+
+@frozen
+class Report:
+    """All findings."""
+
+    ok: bool
+    """Whether a sandbox can be started."""
+    checks: list[Check]
+    """In the order of their weight."""
+
+
+def examine(layout: Layout, qemu_binary: str = "") -> Report:
+    """Look at everything a start needs; takes half a second, changes nothing but what is cached."""
+    checks = list(_examine(layout, qemu_binary))
+    return Report(all(check.status is not Verdict.ERROR for check in checks), checks)
+
+
+def _examine(layout: Layout, qemu_binary: str) -> Iterator[Check]:
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Check("python", Verdict.OK, f"Python {version}")
+    qemu = None
+    try:
+        qemu = capabilities.find_qemu(qemu_binary, layout.qemu_probe)
+    except SandboxError as error:
+        yield Check("qemu", Verdict.ERROR, error.message, error.hint)
+    else:
+        found = ".".join(map(str, qemu.version))
+        yield Check("qemu", Verdict.OK, f"QEMU {found} at {qemu.path}, board {qemu.machine_type}")
+    kvm = capabilities.probe_kvm()
+    yield Check(
+        "kvm",
+        Verdict.OK if kvm.usable else Verdict.WARNING,
+        kvm.detail if kvm.usable else f"{kvm.detail}; guests are emulated, ten times slower",
+        kvm.hint,
+    )
+    if qemu is not None:
+        yield from _box(layout, qemu.path)
+    yield from _tools()
+    yield _room(layout)
+    yield _image(layout)
+
+
+def _box(layout: Layout, qemu: str) -> Iterator[Check]:
+    found = recall_probe(layout, qemu)
+    layers: list[tuple[str, Finding, str]] = [
+        ("box.namespace", found.user, "QEMU runs in a user namespace and sees only its own files"),
+        ("box.filter", found.filter, "QEMU cannot make setuid files"),
+        ("box.seccomp", found.seccomp, "QEMU refuses itself system calls it does not need"),
+    ]
+    for name, finding, good in layers:
+        if finding.works:
+            yield Check(name, Verdict.OK, good)
+        else:
+            yield Check(
+                name, Verdict.WARNING, finding.detail,
+                "Sandboxes start without this wall; docs/security.md says what it costs.",
+            )  # fmt: skip
+
+
+def _tools() -> Iterator[Check]:
+    needed: dict[str, tuple[Verdict, str]] = {
+        "qemu-img": (Verdict.ERROR, "makes the guest's disk"),
+        "ssh": (Verdict.ERROR, "logs in"),
+        "ssh-keygen": (Verdict.ERROR, "makes keys"),
+        "mmdebstrap": (Verdict.WARNING, "builds images"),
+        "mke2fs": (Verdict.WARNING, "builds images"),
+    }
+    for tool, (gravity, purpose) in needed.items():
+        try:
+            process.find(tool)
+        except SandboxError as error:
+            yield Check(tool, gravity, error.message, error.hint)
+        else:
+            yield Check(tool, Verdict.OK, f"{tool}: {purpose}")
+
+
+def _room(layout: Layout) -> Check:
+    folder = layout.base
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if not os.access(folder, os.W_OK):
+        return Check(
+            "disk", Verdict.ERROR, f"{folder} cannot be written", "Set SANDBOX_CACHE_BASE."
+        )
+    return Check(
+        "disk",
+        Verdict.OK if free >= ROOM_WANTED else Verdict.WARNING,
+        f"{free / GIB:.1f} GiB free for {layout.base}",
+        None if free >= ROOM_WANTED else "Free some space, or set SANDBOX_CACHE_BASE.",
+    )
+
+
+def _image(layout: Layout) -> Check:
+    try:
+        image = store.resolve(layout, store.DEFAULT_REF)
+    except SandboxError as error:
+        return Check(
+            "image", Verdict.WARNING, error.message, "The first start builds it, in minutes."
+        )
+    return Check("image", Verdict.OK, f"{image.ref} ({image.digest[:19]}, {image.created_at})")

@@ -1,0 +1,58 @@
+"""How a sandbox is, as its files and locks tell; a machine without supervisor gets one."""
+
+from __future__ import annotations
+
+import attrs
+
+from sandbox_rpc.host import locks, names
+from sandbox_rpc.host.names import Record
+from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.protocol.types import Failure, Sandbox, State
+from sandbox_rpc.supervisor import spawn, state
+
+
+def is_alive(layout: Layout, name: str) -> bool:
+    """Whether a machine runs or a supervisor is at work; locks tell, not pids."""
+    home = layout.home(name)
+    return locks.is_held(home.vm_lock) or locks.is_held(home.supervisor_lock)
+
+
+async def status(layout: Layout, record: Record) -> Sandbox:
+    """The sandbox's present value.
+
+    Raises:
+        StateNewer: a newer version wrote its state.
+        SandboxBusy: the machine lives, and no supervisor can be started for it.
+    """
+    home = layout.home(record.name)
+    if locks.is_held(home.vm_lock) and not locks.is_held(home.supervisor_lock):
+        await spawn.ensure(layout, record.name)
+    return look(layout, record)
+
+
+def look(layout: Layout, record: Record) -> Sandbox:
+    """The same without touching anything."""
+    known = state.load(layout.room(record.name))
+    if known is None:
+        return Sandbox(record.name, State.STOPPED, record.workspace)
+    lives = known.state not in (State.STOPPED, State.LOST)
+    if lives and not is_alive(layout, record.name):
+        return attrs.evolve(
+            known,
+            state=State.LOST,
+            phase=None,
+            ssh=None,
+            pid=None,
+            failure=Failure(
+                "qemuFailed",
+                "The machine ended together with its supervisor.",
+                "The host was restarted, or both were killed; `sandbox start` begins anew.",
+            ),
+        )
+    return known
+
+
+async def every(layout: Layout, *, stopped: bool) -> list[Sandbox]:
+    """All sandboxes that are not stopped; with `stopped`, all that are remembered."""
+    found = [await status(layout, record) for record in names.every(layout)]
+    return [one for one in found if stopped or one.state is not State.STOPPED]

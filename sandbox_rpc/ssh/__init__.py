@@ -1,0 +1,1 @@
+"""How a running guest is reached by OpenSSH."""

@@ -1,0 +1,102 @@
+"""Ask a supervisor for something; what every verb is made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import anyio
+
+from sandbox_rpc.host import sockets
+from sandbox_rpc.host.paths import Home
+from sandbox_rpc.protocol import convert
+from sandbox_rpc.protocol.errors import ProtocolMismatch, SandboxNotRunning
+from sandbox_rpc.protocol.progress import Progress, Report, silent
+from sandbox_rpc.supervisor.operation import unwrapped
+from sandbox_rpc.supervisor.wire import GREETING, Params, Peer, PeerGone
+
+GREETING_LIMIT_S = 10
+
+
+async def ask(
+    home: Home,
+    method: str,
+    params: Params,
+    *,
+    report: Report = silent,
+    cancel: anyio.Event | None = None,
+    hear: Callable[[str, Params], None] | None = None,
+) -> object:
+    """Send one request to the supervisor of a sandbox and wait for the result.
+
+    Setting `cancel` asks it to undo the work; the call then ends with `RequestCancelled` once
+    nothing is left. Being cancelled itself, or killed, only loses the connection: the work goes on.
+
+    Raises:
+        SandboxNotRunning: no supervisor answers.
+        ProtocolMismatch: it speaks another major version.
+        PeerGone: it ended before it answered.
+        SandboxError: whatever it answered.
+    """
+    try:
+        stream = await sockets.connect(home.supervisor_socket)
+    except OSError:
+        raise SandboxNotRunning(f"{home.folder.name} is not running.") from None
+
+    greeted = anyio.Event()
+    greetings: list[str] = []
+
+    def take(method: str, params: Params) -> None:
+        if not greeted.is_set():
+            greetings.append(method)
+            greeted.set()
+        elif method == "$/progress":
+            report(convert.from_wire(params.get("value"), Progress))
+        elif hear is not None:
+            hear(method, params)
+
+    async def converse() -> object:
+        result: object = None
+        async with stream, anyio.create_task_group() as group:
+            peer = Peer(stream, hear=take)
+            group.start_soon(peer.run)
+            with anyio.move_on_after(GREETING_LIMIT_S):
+                await greeted.wait()
+            check_greeting(greetings, home.folder.name)
+            ids: list[int] = []
+            if cancel is not None:
+                group.start_soon(_forward_cancel, peer, cancel, ids)
+            result = await peer.ask(method, params, on_id=ids.append)
+            group.cancel_scope.cancel()
+        return result
+
+    try:
+        return await converse()
+    except BaseExceptionGroup as group:
+        error = unwrapped(group)
+        if isinstance(error, (json.JSONDecodeError, convert.Misfit)):
+            raise PeerGone("the supervisor sent what nobody understands") from None
+        raise error from None
+
+
+def check_greeting(greetings: list[str], name: str) -> None:
+    """Refuse a peer that is silent or of another major version.
+
+    Raises:
+        PeerGone: it said nothing.
+        ProtocolMismatch: it speaks another version.
+    """
+    if not greetings:
+        raise PeerGone("the supervisor did not greet")
+    if greetings[0] != GREETING:
+        raise ProtocolMismatch(
+            f"The supervisor of {name} speaks {greetings[0]}, this program {GREETING}.",
+            hint="Stop it with the version that started it.",
+            found=greetings[0],
+        )
+
+
+async def _forward_cancel(peer: Peer, cancel: anyio.Event, ids: list[int]) -> None:
+    await cancel.wait()
+    if ids:
+        await peer.tell("$/cancelRequest", {"id": ids[0]})

@@ -1,0 +1,109 @@
+"""From a QEMU that runs to a sandbox that is ready; an adopter of a start goes on here too."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+import anyio
+
+from sandbox_rpc.console import hub
+from sandbox_rpc.host import files, names
+from sandbox_rpc.protocol.errors import QemuFailed, SandboxError, StartTimeout
+from sandbox_rpc.protocol.types import Sandbox, Ssh, StartKind, Startup, State
+from sandbox_rpc.ssh import config, login
+from sandbox_rpc.supervisor import alias
+from sandbox_rpc.supervisor.request import Launch, Place
+from sandbox_rpc.supervisor.state import Store
+from sandbox_rpc.supervisor.steps import Steps
+from sandbox_rpc.supervisor.vm import Vm
+
+T = TypeVar("T")
+
+
+async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Steps) -> Sandbox:
+    """Wait until the guest is ready, prove it by a login, and say `running`.
+
+    Raises:
+        StartTimeout: it took too long.
+        QemuFailed: QEMU ended on the way.
+        GuestFailed, SshUnreachable: the guest is up but does not do what it should.
+    """
+    port = await vm.forward_ssh(
+        names.read(place.layout, place.name).last_port, launch.guest_ssh_port
+    )
+    names.remember_port(place.layout, place.name, port)
+    endpoint = config.Endpoint(port, launch.host_key)
+    alias.point(place, endpoint)
+    files.replace(place.room.ssh_port, f"{port}\n")
+    ssh = endpoint_value(place, endpoint)
+    store.change(ssh=ssh)
+    began = anyio.current_time()
+    with anyio.move_on_after(launch.start_limit_s):
+        with steps.step("kernel", "Booting the kernel"):
+            await unless_ended(vm, vm.agent.heard.wait())
+        with steps.step("boot", "Waiting for the system"):
+            await unless_ended(vm, vm.agent.ready())
+        with steps.step("login", "Logging in"):
+            left = launch.start_limit_s - (anyio.current_time() - began)
+            await unless_ended(
+                vm,
+                login.prove(place.home.ssh_config, place.name, timeout_s=max(1.0, left - 1.0)),
+            )
+        return store.change(
+            state=State.RUNNING,
+            phase=None,
+            startup=Startup(StartKind.COLD, steps.phases, reason="templates are not built yet"),
+        )
+    raise StartTimeout(
+        f"The guest did not come up within {launch.start_limit_s:.0f} s; "
+        f"it got as far as `{store.sandbox.phase}`.",
+        hint="Look at the end of the console output; start.timeout gives it more time.",
+        phase=store.sandbox.phase,
+        console=hub.tail(place.room.console_log),
+    )
+
+
+def endpoint_value(place: Place, endpoint: config.Endpoint) -> Ssh:
+    """How clients reach the guest."""
+    return Ssh(
+        host=config.LOOPBACK,
+        port=endpoint.port,
+        user=config.USER,
+        alias=place.name,
+        config_file=str(place.home.ssh_config),
+        known_hosts_file=str(place.home.known_hosts),
+        identity_file=str(place.home.client_key),
+        host_key=endpoint.host_key,
+    )
+
+
+async def unless_ended(vm: Vm, work: Awaitable[T]) -> T:
+    """The result of `work`, unless QEMU ends first.
+
+    Raises:
+        QemuFailed: it ended; with the end of the console output.
+    """
+    result: list[T] = []
+    failure: list[SandboxError] = []
+
+    async def do(scope: anyio.CancelScope) -> None:
+        try:
+            result.append(await work)
+        except SandboxError as error:
+            failure.append(error)
+        scope.cancel()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(do, group.cancel_scope)
+        await vm.ended.wait()
+        group.cancel_scope.cancel()
+    if failure:
+        raise failure[0]
+    if not result:
+        raise QemuFailed(
+            f"QEMU ended while the guest was starting ({vm.reason or 'without a word'}).",
+            hint="The end of the console output and QEMU's own log say more.",
+            console=hub.tail(vm.room.console_log),
+        )
+    return result[0]

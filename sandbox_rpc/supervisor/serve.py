@@ -1,0 +1,140 @@
+"""The supervisor's process: its lock, its socket, the machine it starts or adopts."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+import anyio
+import anyio.abc
+
+from sandbox_rpc import __version__
+from sandbox_rpc.host import locks, sockets
+from sandbox_rpc.protocol import convert
+from sandbox_rpc.protocol.errors import SettingInvalid
+from sandbox_rpc.protocol.progress import Progress
+from sandbox_rpc.protocol.types import Sandbox
+from sandbox_rpc.supervisor import wire
+from sandbox_rpc.supervisor.request import Place, StartRequest
+from sandbox_rpc.supervisor.supervisor import Supervisor
+from sandbox_rpc.supervisor.wire import Peer
+
+log = logging.getLogger(__name__)
+
+IDLE_LIMIT_S = 20
+"""A supervisor that nobody asks for anything ends: its client died before it could."""
+FAREWELL_LIMIT_S = 5
+"""For the last answers to leave; a client that does not read its own is not waited for."""
+
+
+async def serve(place: Place, announce: Callable[[], None]) -> None:
+    """Supervise one sandbox until it has stopped."""
+    async with (
+        sockets.listen(place.home.supervisor_socket) as listener,
+        anyio.create_task_group() as group,
+    ):
+        supervisor = Supervisor(place, group)
+        adopting = locks.is_held(place.home.vm_lock)
+        if adopting:
+            await supervisor.adopt()
+        visitors = Visitors(supervisor)
+        group.start_soon(listener.serve, visitors.attend)
+        announce()
+        if not adopting:
+            with anyio.move_on_after(IDLE_LIMIT_S):
+                await visitors.asked.wait()
+        if adopting or visitors.asked.is_set():
+            await supervisor.done.wait()
+            with anyio.move_on_after(FAREWELL_LIMIT_S):
+                await visitors.farewell()
+        group.cancel_scope.cancel()
+    log.info("ended")
+
+
+class Visitors:
+    """The connections of clients."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self._count = itertools.count(1)
+        self._peers: set[Peer] = set()
+        self.asked = anyio.Event()
+        """Set with the first request that starts or stops something."""
+
+    async def farewell(self) -> None:
+        """Wait until the requests under way are answered."""
+        for peer in list(self._peers):
+            await peer.answered()
+
+    async def attend(self, stream: anyio.abc.SocketStream) -> None:
+        """Serve one client; its errors are its own."""
+        number = next(self._count)
+        send, receive = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](1000)
+
+        def push(method: str, params: dict[str, Any]) -> None:
+            # A client that does not read misses news; its answers still wait for it.
+            with suppress(anyio.WouldBlock, anyio.BrokenResourceError, anyio.ClosedResourceError):
+                send.send_nowait((method, params))
+
+        def tell_change(sandbox: Sandbox) -> None:
+            push("sandbox/didChange", convert.to_wire(sandbox))
+
+        def hear(method: str, params: dict[str, Any]) -> None:
+            if method == "$/cancelRequest":
+                self._supervisor.leave((number, params.get("id")))
+
+        async def answer(method: str, params: dict[str, Any], id_: int) -> Any:
+            return await self._answer(method, params, (number, id_), push)
+
+        async with stream:
+            peer = Peer(stream, answer=answer, hear=hear)
+            async with anyio.create_task_group() as group:
+                greeting = {
+                    "name": self._supervisor.store.sandbox.name,
+                    "pid": os.getpid(),
+                    "version": __version__,
+                }
+                await peer.tell(wire.GREETING, greeting)
+                self._supervisor.store.listen(number, tell_change)
+                group.start_soon(self._deliver, peer, receive)
+                self._peers.add(peer)
+                try:
+                    await peer.run()
+                finally:
+                    self._peers.discard(peer)
+                    self._supervisor.store.unlisten(number)
+                    group.cancel_scope.cancel()
+
+    async def _answer(
+        self,
+        method: str,
+        params: dict[str, Any],
+        waiter: tuple[int, int],
+        push: Callable[[str, dict[str, Any]], None],
+    ) -> Any:
+        def report(progress: Progress) -> None:
+            push("$/progress", {"token": waiter[1], "value": convert.to_wire(progress)})
+
+        match method:
+            case "sandbox/status":
+                return convert.to_wire(self._supervisor.store.sandbox)
+            case "sandbox/start":
+                try:
+                    wanted = convert.from_wire(params, StartRequest)
+                except convert.Misfit as error:
+                    raise SettingInvalid(f"The request does not fit: {error}.") from None
+                self.asked.set()
+                return convert.to_wire(await self._supervisor.start(wanted, waiter, report))
+            case "sandbox/stop":
+                self.asked.set()
+                force = bool(params.get("force", False))
+                return convert.to_wire(await self._supervisor.stop(waiter, report, force=force))
+        raise LookupError(method)
+
+    async def _deliver(self, peer: Peer, news: Any) -> None:
+        async for method, params in news:
+            await peer.tell(method, params)

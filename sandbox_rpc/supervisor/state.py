@@ -1,0 +1,102 @@
+"""The one `Sandbox` value of a running machine: on disk, in the event log, to every listener."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from sandbox_rpc.host import files
+from sandbox_rpc.host.paths import Home, Room
+from sandbox_rpc.protocol import convert
+from sandbox_rpc.protocol.errors import StateNewer
+from sandbox_rpc.protocol.types import Sandbox, State
+
+SCHEMA = 1
+
+
+def now() -> str:
+    """The time as ISO 8601, UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def load(room: Room) -> Sandbox | None:
+    """The value as the last supervisor left it; None where there is none or it is damaged.
+
+    Raises:
+        StateNewer: a newer version wrote it.
+    """
+    try:
+        data = json.loads(room.state.read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    if isinstance(data, dict) and data.get("schema", 1) > SCHEMA:
+        raise StateNewer(f"{room.state} was written by a newer version.", path=str(room.state))
+    with suppress(convert.Misfit):
+        return convert.from_wire(data, Sandbox)
+    return None
+
+
+class Store:
+    """Holds the value and tells everyone when it changes."""
+
+    def __init__(self, room: Room, sandbox: Sandbox) -> None:
+        self._room = room
+        self._listeners: dict[object, Callable[[Sandbox], None]] = {}
+        self.sandbox = sandbox
+
+    def change(self, **fields: Any) -> Sandbox:
+        """Change fields, write the file, tell the listeners."""
+        revision = self.sandbox.revision + 1
+        self.sandbox = attrs.evolve(self.sandbox, revision=revision, **fields)
+        if self._room.folder.is_dir():
+            files.replace(self._room.state, convert.dumps(self.sandbox))
+            self._note(self.sandbox)
+        for listener in list(self._listeners.values()):
+            listener(self.sandbox)
+        return self.sandbox
+
+    def listen(self, key: object, listener: Callable[[Sandbox], None]) -> None:
+        """Call `listener` at each change, until `unlisten`."""
+        self._listeners[key] = listener
+
+    def unlisten(self, key: object) -> None:
+        """Stop calling the listener of `key`."""
+        self._listeners.pop(key, None)
+
+    def _note(self, sandbox: Sandbox) -> None:
+        event = {
+            "at": now(),
+            "revision": sandbox.revision,
+            "state": sandbox.state,
+            "phase": sandbox.phase,
+        }
+        with suppress(OSError), self._room.events.open("a") as file:
+            file.write(json.dumps(event) + "\n")
+
+
+def clear(room: Room, home: Home, *, keep_logs: bool) -> None:
+    """Remove what a machine leaves behind; its logs move to `Home.last` where they are wanted."""
+    if keep_logs:
+        home.last.mkdir(mode=0o700, exist_ok=True)
+        for log in (room.console_log, room.qemu_log, room.events):
+            # QEMU could have put a link in its log's place; only plain files are kept.
+            if log.is_file() and not log.is_symlink():
+                with suppress(OSError):
+                    shutil.move(log, home.last / log.name)
+    shutil.rmtree(room.folder, ignore_errors=True)
+
+
+def leave_lost(room: Room, sandbox: Sandbox) -> None:
+    """Leave only the value behind: why the machine was lost."""
+    room.folder.mkdir(mode=0o700, exist_ok=True)
+    value = attrs.evolve(
+        sandbox, state=State.LOST, phase=None, ssh=None, pid=None,
+        console_socket=None, console_log=None, revision=sandbox.revision + 1,
+    )  # fmt: skip
+    files.replace(room.state, convert.dumps(value))

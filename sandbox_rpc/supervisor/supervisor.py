@@ -1,0 +1,246 @@
+"""The owner of one virtual machine: its state, its operations, its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import anyio
+import anyio.abc
+import attrs
+
+from sandbox_rpc.console import hub
+from sandbox_rpc.host import files, locks, process
+from sandbox_rpc.protocol import types
+from sandbox_rpc.protocol.errors import QemuFailed, SandboxBusy, SandboxError, StopTimeout
+from sandbox_rpc.protocol.progress import Report, silent
+from sandbox_rpc.protocol.types import Sandbox, State
+from sandbox_rpc.qemu.launch import last_words
+from sandbox_rpc.supervisor import alias, boot, request, state
+from sandbox_rpc.supervisor.finish import finish
+from sandbox_rpc.supervisor.operation import Operation, unwrapped
+from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
+from sandbox_rpc.supervisor.state import Store
+from sandbox_rpc.supervisor.steps import Steps
+from sandbox_rpc.supervisor.stop import stop
+from sandbox_rpc.supervisor.vm import FINE_REASONS, Vm, attach
+
+log = logging.getLogger(__name__)
+
+REACH_LIMIT_S = 15
+"""How long an adopter tries to reach a machine's sockets before it counts as dead."""
+
+
+class Supervisor:
+    """Everything about one sandbox that only one process may decide."""
+
+    def __init__(self, place: Place, group: anyio.abc.TaskGroup) -> None:
+        self._place = place
+        self._group = group
+        self._vm: Vm | None = None
+        self._launch: Launch | None = None
+        self._starting: Operation[Sandbox] | None = None
+        self._stopping: Operation[Sandbox] | None = None
+        self.done = anyio.Event()
+        """Set when there is nothing left to supervise."""
+        known = state.load(place.room)
+        self.store = Store(
+            place.room, known or Sandbox(place.name, State.STOPPED, workspace="", revision=0)
+        )
+
+    async def start(self, wanted: StartRequest, waiter: object, report: Report) -> Sandbox:
+        """Start the machine, join a start, or return the running one.
+
+        Raises:
+            SandboxBusy: it is being stopped.
+            SandboxError: the start failed.
+        """
+        if self._stopping is not None:
+            raise SandboxBusy(
+                f"{self._place.name} is stopping.", hint="Try again.", name=self._place.name
+            )
+        if self._starting is None:
+            if self._vm is not None and not self._vm.ended.is_set():
+                return self.store.sandbox
+            self._starting = self._begin(lambda report: self._boot(wanted, report))
+        return await self._starting.join(waiter, report)
+
+    async def stop(self, waiter: object, report: Report, *, force: bool) -> Sandbox:
+        """Stop the machine, or join its stop; a start under way is cancelled first."""
+        if self._starting is not None:
+            self._starting.cancel()
+            with suppress(Exception):
+                await self._starting.join(object(), silent)
+        if self._stopping is None:
+            if self._vm is None or self._vm.ended.is_set():
+                return await self._finalize(State.STOPPED)
+            self._stopping = self._begin(lambda report: self._end(report, force=force))
+        return await self._stopping.join(waiter, report)
+
+    def leave(self, waiter: object) -> None:
+        """A waiter has cancelled its request; a stop is never undone."""
+        if self._starting is not None:
+            self._starting.leave(waiter)
+
+    async def adopt(self) -> None:
+        """Take over a machine whose supervisor has died; finish what it had begun."""
+        place = self._place
+        note = request.noted(place.room)
+        pid = (note.process if note else None) or next(
+            filter(None, map(process.identify, locks.holders(place.home.vm_lock))), None
+        )
+        log.info("adopting %s, QEMU %s, %s", place.name, pid, self.store.sandbox.state)
+        vm = None
+        if note is not None and pid is not None:
+            with anyio.move_on_after(REACH_LIMIT_S):
+                try:
+                    vm = await attach(place.room, pid, self._group)
+                    self._group.start_soon(vm.hub.serve, place.room.console_socket)
+                except SandboxError as error:
+                    log.warning("cannot reach it: %s", error)
+        if vm is None or note is None:
+            # Alive, but out of reach for good: nobody can use it, so it is ended.
+            if pid is not None:
+                pid.kill(signal.SIGKILL)
+            await self._finalize(State.LOST, QemuFailed("The machine could not be taken over."))
+            return
+        self._vm, self._launch = vm, note
+        self._group.start_soon(self._mourn, vm)
+        if note.process is None:
+            request.note(place.room, attrs.evolve(note, process=pid))
+        match self.store.sandbox.state:
+            case State.RUNNING:
+                self.store.change(pid=pid.pid if pid else None)
+            case State.STOPPING:
+                self._stopping = self._begin(lambda report: self._end(report, force=False))
+            case _:
+                self._starting = self._begin(lambda report: self._resume(note, vm, report))
+
+    def _begin(self, work: Callable[[Report], Awaitable[Sandbox]]) -> Operation[Sandbox]:
+        operation = Operation(work)
+        self._group.start_soon(self._carry_out, operation)
+        return operation
+
+    async def _carry_out(self, operation: Operation[Sandbox]) -> None:
+        await operation.run()
+        if self._starting is operation:
+            self._starting = None
+        if self._stopping is operation:
+            self._stopping = None
+        if self._vm is None:
+            self.done.set()
+
+    async def _boot(self, wanted: StartRequest, report: Report) -> Sandbox:
+        place = self._place
+        state.clear(place.room, place.home, keep_logs=False)
+        with files.translated(place.room.folder):
+            place.room.folder.mkdir(mode=0o700, parents=True)
+        self.store.sandbox = Sandbox(
+            place.name, State.STARTING, wanted.workspace,
+            revision=self.store.sandbox.revision,
+            console_socket=str(place.room.console_socket),
+            console_log=str(place.room.console_log),
+        )  # fmt: skip
+        self.store.change()
+        files.replace(place.room.workspace_path, wanted.workspace + "\n")
+        steps = Steps(self.store, report)
+        try:
+            self._launch, self._vm = await boot.boot(place, wanted, self.store, steps, self._group)
+            await self._group.start(self._vm.hub.serve, place.room.console_socket)
+            sandbox = await finish(place, self._launch, self._vm, self.store, steps)
+        except BaseException as error:
+            await self._undo(unwrapped(error))
+            raise
+        self._group.start_soon(self._mourn, self._vm)
+        return sandbox
+
+    async def _resume(self, note: Launch, vm: Vm, report: Report) -> Sandbox:
+        self._group.start_soon(self._greet, vm)
+        try:
+            return await finish(self._place, note, vm, self.store, Steps(self.store, report))
+        except BaseException as error:
+            await self._undo(unwrapped(error))
+            raise
+
+    async def _greet(self, vm: Vm) -> None:
+        """Ask the agent for what it may have announced while nobody listened."""
+        try:
+            await vm.agent.greet()
+        except SandboxError:
+            log.info("the guest's agent does not answer; it may not be up yet")
+
+    async def _undo(self, error: BaseException) -> None:
+        """Leave nothing of a start that did not succeed but its logs."""
+        with anyio.CancelScope(shield=True):
+            log.info("start undone: %r", error)
+            vm, self._vm = self._vm, None
+            if isinstance(error, SandboxError):
+                self._explain(error)
+            if vm is not None:
+                await vm.quit()
+            elif locks.is_held(self._place.home.vm_lock):
+                # Cancelled in the instant between QEMU's start and the first word with it.
+                for pid in locks.holders(self._place.home.vm_lock):
+                    if (found := process.identify(pid)) is not None and pid != os.getpid():
+                        found.kill()
+            state.clear(self._place.room, self._place.home, keep_logs=isinstance(error, Exception))
+            self.store.change(state=State.STOPPED, phase=None, ssh=None, pid=None)
+            alias.point(self._place, None)
+
+    def _explain(self, error: SandboxError) -> None:
+        room, home = self._place.room, self._place.home
+        if isinstance(error, QemuFailed):
+            error.details.setdefault("qemuLog", last_words(room.qemu_log, 10))
+        if room.console_log.exists():
+            error.details.setdefault("console", hub.tail(room.console_log))
+            error.details.setdefault("log", str(home.last / room.console_log.name))
+        elif room.qemu_log.exists():
+            error.details.setdefault("log", str(home.last / room.qemu_log.name))
+
+    async def _end(self, report: Report, *, force: bool) -> Sandbox:
+        vm, launch = self._vm, self._launch
+        assert vm is not None
+        assert launch is not None
+        self.store.change(state=State.STOPPING, phase=None)
+        await stop(vm, report, force=force, limit_s=launch.stop_limit_s)
+        if not vm.ended.is_set():
+            raise StopTimeout(
+                f"QEMU (process {vm.process.pid}) does not end, not even when killed.",
+                hint="It hangs in the kernel, as with a dead network file system; see `dmesg`.",
+            )
+        return await self._finalize(State.STOPPED)
+
+    async def _mourn(self, vm: Vm) -> None:
+        """Notice the end of a machine that nobody stopped."""
+        await vm.ended.wait()
+        if self._vm is not vm or self._stopping is not None or self._starting is not None:
+            return
+        if vm.reason in FINE_REASONS:
+            await self._finalize(State.STOPPED)
+            return
+        await self._finalize(
+            State.LOST,
+            QemuFailed(
+                f"QEMU ended unexpectedly ({vm.reason or 'killed'}).",
+                hint=f"Its logs are in {self._place.home.last}.",
+            ),
+        )
+
+    async def _finalize(self, final: State, error: SandboxError | None = None) -> Sandbox:
+        """Clean up after the machine's end and tell everyone; the last act of a supervisor."""
+        place = self._place
+        self._vm = None
+        state.clear(place.room, place.home, keep_logs=final is State.LOST)
+        alias.point(place, None)
+        failure = error and types.Failure(error.kind, error.message, error.hint)
+        sandbox = self.store.change(
+            state=final, phase=None, ssh=None, pid=None, failure=failure,
+            console_socket=None, console_log=None,
+        )  # fmt: skip
+        if final is State.LOST:
+            state.leave_lost(place.room, sandbox)
+        self.done.set()
+        return sandbox

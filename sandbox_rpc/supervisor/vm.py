@@ -1,0 +1,130 @@
+"""A live virtual machine: the open ends that only its supervisor holds."""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+
+import anyio
+import anyio.abc
+from attrs import define, field
+
+from sandbox_rpc.console.hub import Hub
+from sandbox_rpc.guest import agent
+from sandbox_rpc.guest.agent import Agent
+from sandbox_rpc.host import process
+from sandbox_rpc.host.paths import Room
+from sandbox_rpc.host.process import ProcessId
+from sandbox_rpc.protocol.errors import GuestFailed, NetworkFailed, QemuFailed
+from sandbox_rpc.qemu import qmp
+from sandbox_rpc.qemu.qmp import Qmp, QmpError
+
+FORWARD = re.compile(r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s", re.MULTILINE)
+FINE_REASONS = frozenset({"guest-shutdown", "guest-reset", "host-qmp-quit"})
+"""Why QEMU may end without the machine being lost."""
+
+
+@define
+class Vm:
+    """QEMU's control, the guest's agent, the console."""
+
+    room: Room
+    process: ProcessId
+    pidfd: int
+    qmp: Qmp
+    agent: Agent
+    hub: Hub
+    ended: anyio.Event = field(factory=anyio.Event)
+    """Set when QEMU's process is gone."""
+    reason: str | None = None
+    """What QEMU said about its end."""
+
+    async def watch(self) -> None:
+        """Follow events and the process to its end."""
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._follow_events)
+            await process.wait_ended(self.pidfd)
+            # The last event may still be on its way.
+            with anyio.move_on_after(0.2):
+                while self.reason is None and self.qmp.is_open:
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        self.ended.set()
+        os.close(self.pidfd)
+
+    async def forward_ssh(self, preferred: int | None, guest_port: int) -> int:
+        """Open a loopback port into the guest's SSH; the preferred one if it is free.
+
+        QEMU itself takes the port, so there is no moment in which another program could.
+
+        Raises:
+            NetworkFailed: it could not.
+        """
+        if (port := await self._ssh_port(guest_port)) is not None:
+            return port
+        for candidate in (preferred or 0, 0):
+            await self.qmp.human(f"hostfwd_add net tcp:127.0.0.1:{candidate}-:{guest_port}")
+            # Success and failure are both text; the table says which it was.
+            if (port := await self._ssh_port(guest_port)) is not None:
+                return port
+        raise NetworkFailed("QEMU could not open a loopback port for SSH.")
+
+    async def flush(self, timeout_s: float) -> None:
+        """Write the workspace back and unmount it, unless the guest does not answer in time."""
+        with suppress(GuestFailed):
+            await self.agent.ask("unmount", timeout_s=timeout_s)
+
+    async def power_down(self) -> None:
+        """Ask the guest to shut down in order."""
+        try:
+            await self.agent.ask("poweroff", timeout_s=5)
+        except GuestFailed:
+            with suppress(QmpError, QemuFailed):
+                await self.qmp.execute("system_powerdown")
+
+    async def quit(self) -> None:
+        """End QEMU at once: its own way first, then the signal no program refuses."""
+        with suppress(QmpError, QemuFailed), anyio.move_on_after(2):
+            await self.qmp.execute("quit")
+        with anyio.move_on_after(3):
+            await self.ended.wait()
+            return
+        self.process.kill()
+        with anyio.move_on_after(10):
+            await self.ended.wait()
+
+    async def _ssh_port(self, guest_port: int) -> int | None:
+        for address, host_port, to in FORWARD.findall(await self.qmp.human("info usernet")):
+            if address == "127.0.0.1" and int(to) == guest_port:
+                return int(host_port)
+        return None
+
+    async def _follow_events(self) -> None:
+        async for event in self.qmp.events:
+            if event.get("event") == "SHUTDOWN":
+                self.reason = str(event.get("data", {}).get("reason"))
+
+
+async def attach(room: Room, process_id: ProcessId, group: anyio.abc.TaskGroup) -> Vm:
+    """Open all ends of a machine that runs, just started or left by a dead supervisor.
+
+    Raises:
+        QemuFailed: it does not run, or its control socket does not answer.
+    """
+    if (pidfd := process_id.open()) is None:
+        raise QemuFailed("QEMU ended before it could be reached.")
+    try:
+        control = await qmp.connect(room.qmp_socket, group)
+        port = await agent.connect(room.agent_socket, group)
+    except OSError as error:
+        os.close(pidfd)
+        raise QemuFailed(f"QEMU's sockets do not answer: {error}") from error
+    except BaseException:
+        os.close(pidfd)
+        raise
+    hub = Hub(room.console_log)
+    vm = Vm(room, process_id, pidfd, control, port, hub)
+    group.start_soon(hub.run, room.serial_socket)
+    group.start_soon(vm.watch)
+    return vm
