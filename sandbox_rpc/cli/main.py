@@ -25,6 +25,7 @@ COMMANDS = {
 """Commands and what they do, in the order of --help."""
 HIDDEN = {"connect": "join stdin and stdout to a sandbox's SSH port"}
 """Commands for programs."""
+ALIASES = {"ls": "list", "help": "--help"}
 DEFAULT = "up"
 """What `sandbox` without a command means: start if needed, then enter."""
 
@@ -54,8 +55,10 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     words = sys.argv[1:] if argv is None else argv
-    first = words[0] if words else ""
-    if first in ("-h", "--help", "help"):
+    while words and words[0] == "--kvm":  # the seed's choice of a backend; here the only one
+        words = words[1:]
+    first = ALIASES.get(words[0], words[0]) if words else ""
+    if first in ("-h", "--help"):
         sys.stdout.write(usage())
         return 0
     if first in ("-V", "--version"):

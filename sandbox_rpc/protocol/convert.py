@@ -51,8 +51,8 @@ def _converter() -> cattrs.Converter:
 
     converter.register_unstructure_hook_factory(attrs.has, unstructure)
     converter.register_structure_hook_factory(attrs.has, structure)
-    for primitive in (str, int, bool, float):
-        converter.register_structure_hook(primitive, exactly)
+    # By identity: a StrEnum is a str too, and has a hook of its own.
+    converter.register_structure_hook_func(lambda kind: kind in (str, int, bool, float), exactly)
     return converter
 
 

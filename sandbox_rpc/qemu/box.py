@@ -288,8 +288,9 @@ def _namespaces(box: Box, view: View) -> list[str]:
         options.append("--unshare-net")
     options += ["--cap-drop", "ALL"]
     if box.variant is Variant.OWNER:
-        for capability in ("CAP_SETUID", "CAP_SETGID", "CAP_SETPCAP"):
-            options += ["--cap-add", capability]
+        # To become the owner, and until then to enter the owner's closed folder; gone with root.
+        for capability in ("SETUID", "SETGID", "SETPCAP", "DAC_READ_SEARCH"):
+            options += ["--cap-add", f"CAP_{capability}"]
     options.append("--clearenv")
     for name, value in confine.ENVIRONMENT.items():
         options += ["--setenv", name, value]

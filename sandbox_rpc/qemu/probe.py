@@ -126,6 +126,8 @@ def _try(qemu: str, probe: Probe, variant: Variant, account: Account) -> Finding
     filter_fd = setuid_filter.descriptor() if probe.filter.works else None
     try:
         with tempfile.TemporaryDirectory(prefix="sandbox-probe-") as folder:
+            if box.changes_user:
+                os.chown(folder, account.uid, account.gid)
             view = View(vm=folder, workspace=folder)
             failure = _run(wrap(box, view, [qemu, "-version"], filter_fd=filter_fd), filter_fd)
     finally:

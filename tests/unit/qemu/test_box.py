@@ -92,6 +92,7 @@ def test_the_command_line_of_root_for_another_user() -> None:
     assert line[line.index("--cap-drop") : line.index("--clearenv")] == [
         "--cap-drop", "ALL",
         "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_SETPCAP",
+        "--cap-add", "CAP_DAC_READ_SEARCH",
     ]  # fmt: skip
     assert line[line.index("--") + 1 :] == [
         "/usr/bin/setpriv", "--reuid", "501", "--regid", "20", "--groups", "108",
@@ -241,7 +242,7 @@ class Case:
 
     me: Account
     owner: Account
-    policy: Policy = Policy()
+    policy: Policy = attrs.field(factory=Policy)
 
 
 CASES = {"mine": Case(ME, ME), "mine, plain": Case(ME, ME, Policy(namespace="off"))}
@@ -454,7 +455,7 @@ def test_the_filter_holds_inside(name: str, probe: Probe, place: Path) -> None:
         chmod g+s folder && echo setgid
         perl -MFcntl -e 'sysopen(F, "new", O_CREAT | O_WRONLY, 04755) or print $! + 0, "\n"'
         mknod -m 4644 fifo p 2>/dev/null || echo refused
-        perl -e 'my $how = "\0" x 24; syscall(437, -100, "file", $how, 24) < 0 and print $! + 0'
+        perl -e 'my ($f, $how) = ("file", "\0" x 24); syscall(437, -100, $f, $how, 24) < 0 and print $! + 0'
         """,
     )
     assert said == ["refused", "setgid", str(errno.EPERM), "refused", str(errno.ENOSYS)]
