@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from pathlib import Path
 
 from sandbox_rpc.cli import show
 from sandbox_rpc.cli.status import value
 from sandbox_rpc.cli.target import add_json, add_target
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.host.sockets import MAX_PATH
+from sandbox_rpc.host.sockets import shortcut
 from sandbox_rpc.ssh import config
 
 
@@ -29,7 +30,6 @@ def run(options: argparse.Namespace) -> int:
     home = layout.home(sandbox.name)
     folder = config.alias_folder()
     socket = sandbox.console_socket
-    short = socket and len(socket.encode("utf-8", "surrogateescape")) <= MAX_PATH
     show.fields(
         [
             ("name", sandbox.name),
@@ -44,8 +44,8 @@ def run(options: argparse.Namespace) -> int:
             ("console", f"sandbox console {sandbox.name}" if socket else None),
             (
                 "socat",
-                f"socat STDIO,raw,echo=0,escape=0x1d UNIX-CONNECT:{shlex.quote(socket)}"
-                if socket and short
+                f"socat STDIO,raw,echo=0,escape=0x1d UNIX-CONNECT:{_short(socket)}"
+                if socket
                 else None,
             ),
             ("console log", sandbox.console_log),
@@ -54,3 +54,7 @@ def run(options: argparse.Namespace) -> int:
         ]
     )
     return 0
+
+
+def _short(socket: str) -> str:
+    return shlex.quote(str(shortcut(Path(socket))))

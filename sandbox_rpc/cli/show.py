@@ -24,9 +24,15 @@ class Ticker:
         self._last = ""
         self._drawn = False
 
+    @property
+    def has_moved(self) -> bool:
+        """Whether there was any progress: a sandbox that ran already makes none."""
+        return bool(self._last)
+
     def __call__(self, progress: Progress) -> None:
         """Show a step."""
         if self._quiet:
+            self._last = progress.message
             return
         share = "" if progress.percentage is None else f" {progress.percentage:3d}%"
         if self._live:

@@ -38,7 +38,7 @@ def begin(options: argparse.Namespace, *, quiet: bool = False) -> Sandbox:
         sandbox = runner.work(start, Layout.of_user(), wanted, report=ticker)
     finally:
         ticker.clear()
-    if not (quiet or options.quiet):
+    if ticker.has_moved and not (quiet or options.quiet):
         show.warnings(sandbox)
     if options.timing:
         timing(sandbox)

@@ -53,8 +53,12 @@ class Hub:
     ) -> None:
         """Accept clients at `socket`, for socat and for `sandbox console`."""
         async with sockets.listen(socket) as listener:
+            sockets.make_shortcut(socket)
             task_status.started()
-            await listener.serve(self._attend)
+            try:
+                await listener.serve(self._attend)
+            finally:
+                sockets.remove_shortcut(socket)
 
     async def _attend(self, stream: anyio.abc.SocketStream) -> None:
         send, receive = anyio.create_memory_object_stream[bytes](BACKLOG_CHUNKS)

@@ -12,8 +12,9 @@
 │  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
 │  ├─ refs/<reference>.json      readable name → digest
 │  ├─ staging/<random>/          images in the making; its `lock` is held by the maker
-│  └─ lock                       held while a reference or an image changes
-└─ probes.json                   what the installed QEMU can do, by its path, size and time
+│  ├─ lock                       held while a reference or an image changes
+│  └─ build.lock                 held by the start that builds the default image
+└─ probes/                       what the installed QEMU and this kernel can do, remembered
 <config>/                        $XDG_CONFIG_HOME/sandbox, else ~/.config/sandbox
 ├─ config.toml                   the user's settings
 └─ trusted/<sha256>.json         folders whose sandbox.toml the user has accepted
@@ -265,6 +266,11 @@ class Layout:
     @property
     def cache_lock(self) -> Path:
         return self.cache / "lock"
+
+    @property
+    def build_lock(self) -> Path:
+        """Held by the start that builds the default image for all that wait for it."""
+        return self.cache / "build.lock"
 
     @property
     def qemu_probe(self) -> Path:

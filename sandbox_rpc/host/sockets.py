@@ -5,11 +5,14 @@ The kernel takes 107 bytes of path; a socket is therefore reached through its fo
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 
 import anyio
 from anyio.abc import SocketListener, SocketStream
@@ -26,6 +29,36 @@ def short(path: Path) -> Iterator[str]:
         yield f"/proc/self/fd/{folder}/{path.name}"
     finally:
         os.close(folder)
+
+
+def shortcut(path: Path) -> Path:
+    """A path to the socket that fits into 107 bytes, for programs such as socat; often its own."""
+    if len(os.fsencode(path)) <= MAX_PATH:
+        return path
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+    return Path(tempfile.gettempdir(), f"sandbox-{os.getuid()}", f"{digest}.sock")
+
+
+def make_shortcut(path: Path) -> None:
+    """Make it, where it is needed and its folder is ours alone."""
+    link = shortcut(path)
+    if link == path:
+        return
+    with suppress(FileExistsError):
+        link.parent.mkdir(mode=0o700)
+    stat = link.parent.lstat()
+    if not S_ISDIR(stat.st_mode) or stat.st_uid != os.getuid() or stat.st_mode & 0o077:
+        return  # another user was here first; the real path still works for our own clients
+    link.unlink(missing_ok=True)
+    link.symlink_to(path)
+
+
+def remove_shortcut(path: Path) -> None:
+    """Remove it."""
+    link = shortcut(path)
+    if link != path:
+        with suppress(OSError):
+            link.unlink()
 
 
 async def connect(path: Path) -> SocketStream:

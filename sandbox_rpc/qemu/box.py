@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import enum
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -331,10 +332,17 @@ def _confine(box: Box, view: View, python: str) -> list[str]:
     return options
 
 
-def child_pid(info: bytes) -> int:
-    """QEMU's pid on the host, from what bubblewrap wrote to `info_fd` until it closed it.
+def child_pid(info_fd: int) -> int:
+    """QEMU's pid on the host, read from the other end of the pipe that `wrap` got as `info_fd`.
+
+    Blocks for milliseconds: bubblewrap says it before it makes the view, so a box that fails later
+    shows in the process's early end. The writing end must be closed here, else a bubblewrap that
+    fails at once is waited for.
 
     Raises:
-        ValueError: it wrote nothing of use: it failed, and its stderr says why.
+        ValueError: bubblewrap failed; its stderr says why.
     """
+    info = b""
+    while not info.rstrip().endswith(b"}") and (part := os.read(info_fd, 4096)):
+        info += part
     return int(json.loads(info)["child-pid"])

@@ -93,15 +93,8 @@ async def launch(
 
 
 async def _qemus_pid(read: int, monitor: subprocess.Popen[bytes], room: Room) -> int:
-    info = b""
-    while not info.rstrip().endswith(b"}"):
-        await anyio.wait_readable(read)
-        chunk = os.read(read, 4096)
-        if not chunk:
-            break
-        info += chunk
     try:
-        return child_pid(info)
+        return await anyio.to_thread.run_sync(child_pid, read)
     except (ValueError, KeyError):
         raise _failed(monitor, room) from None
 

@@ -57,9 +57,7 @@ async def agent_keys(socket: str | None = None) -> tuple[str, ...]:
         return ()
     try:
         with anyio.move_on_after(AGENT_LIMIT_S):
-            done = await process.run(
-                ["ssh-add", "-L"], env={**os.environ, "SSH_AUTH_SOCK": socket}
-            )
+            done = await process.run(["ssh-add", "-L"], env={**os.environ, "SSH_AUTH_SOCK": socket})
             return public_keys(done.stdout.decode(errors="replace"))
     except (subprocess.CalledProcessError, ToolMissing, OSError):
         pass

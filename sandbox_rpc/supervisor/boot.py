@@ -8,6 +8,7 @@ import secrets
 import shutil
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -24,7 +25,7 @@ from sandbox_rpc.images import store as images
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy
-from sandbox_rpc.protocol.progress import Report
+from sandbox_rpc.protocol.progress import Progress, Report
 from sandbox_rpc.protocol.types import State
 from sandbox_rpc.qemu import box as boxes
 from sandbox_rpc.qemu import capabilities, probe
@@ -138,7 +139,12 @@ async def ensure_image(layout: Layout, settings: Settings, report: Report) -> St
     except ImageNotFound:
         if settings.image != images.DEFAULT_REF:
             raise
-    return await build.build(layout, settings.image, report)
+    report(Progress("image", "Waiting for an image that is being built"))
+    async with locks.held_async(layout.build_lock):
+        # Several sandboxes may have found it missing; one builds for all.
+        with suppress(ImageNotFound):
+            return await anyio.to_thread.run_sync(images.resolve, layout, settings.image)
+        return await build.build(layout, settings.image, report)
 
 
 async def choose_box(layout: Layout, qemu: Qemu, settings: Settings, workspace: str) -> Box:

@@ -19,6 +19,8 @@ BUSY = b"busy"
 ATTEMPTS = 40
 PAUSE_S = 0.1
 ANNOUNCE_LIMIT_S = 60
+MAX_LOG = 1 << 20
+"""Bytes of a supervisor's log before it begins anew."""
 
 
 async def ensure(layout: Layout, name: str) -> None:
@@ -55,6 +57,8 @@ async def _spawn(layout: Layout, name: str) -> bytes:
     read, write = os.pipe2(os.O_CLOEXEC)
     try:
         with files.translated(log):
+            if log.exists() and log.stat().st_size > MAX_LOG:
+                log.unlink()
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             for prefix in (*_scope(name), []):
