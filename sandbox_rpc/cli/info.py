@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         [
             ("name", sandbox.name),
             ("state", str(sandbox.state)),
-            ("workspace", show.printable(sandbox.workspace)),
+            ("workspace", sandbox.workspace),
             ("ssh", f"ssh -F {shlex.quote(str(home.ssh_config))} {sandbox.name}"),
             ("alias", f"ssh {sandbox.name}" if folder else None),
             (

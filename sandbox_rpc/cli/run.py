@@ -11,14 +11,12 @@ from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import TypeVar
 
-from sandbox_rpc.protocol.errors import SandboxError
+from sandbox_rpc.protocol.errors import INTERNAL, SandboxError
 
 T = TypeVar("T")
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it."""
-INTERNAL = 70
-"""Exit status after a fault of our own (EX_SOFTWARE)."""
 
 
 def parser_of(module: ModuleType, name: str) -> argparse.ArgumentParser:
@@ -113,16 +111,19 @@ def complain(error: SandboxError, *, as_json: bool) -> int:
     if as_json:
         print(json.dumps(error.to_wire()), file=sys.stderr)
         return error.exit_status
-    print(f"error: {error.message}", file=sys.stderr)
+    from sandbox_rpc.cli.show import printable
+
+    # Messages may quote the guest, and what a terminal obeys must not come from there.
+    print(f"error: {printable(error.message)}", file=sys.stderr)
     for key, title in (("qemuLog", "QEMU's last words"), ("console", "End of the console")):
         if text := str(error.details.get(key) or "").strip():
             print(f"{title}:", file=sys.stderr)
             for line in text.splitlines()[-15:]:
-                print(f"  | {line}", file=sys.stderr)
+                print(f"  | {printable(line)}", file=sys.stderr)
     if log := error.details.get("log"):
         print(f"log: {log}", file=sys.stderr)
     if error.hint:
-        print(f"hint: {error.hint}", file=sys.stderr)
+        print(f"hint: {printable(error.hint)}", file=sys.stderr)
     return error.exit_status
 
 

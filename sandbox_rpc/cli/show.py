@@ -62,7 +62,7 @@ def as_json(value: Any) -> None:
 def warnings(sandbox: Sandbox) -> None:
     """Print what the user should know."""
     for warning in sandbox.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
@@ -78,9 +78,9 @@ def fields(pairs: Sequence[tuple[str, str | None]]) -> None:
     shown = [(name, value) for name, value in pairs if value]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        print(f"{name.ljust(width)}  {value}")
+        print(f"{name.ljust(width)}  {printable(value)}")
 
 
 def printable(text: str) -> str:
-    """A path as one line, whatever is in it."""
+    """Text on one line that moves no cursor, whatever is in it."""
     return "".join(c if c.isprintable() else f"\\x{ord(c) & 0xFF:02x}" for c in text)

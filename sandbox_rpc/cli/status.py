@@ -59,7 +59,7 @@ def describe(sandbox: Sandbox) -> None:
             ("name", sandbox.name),
             ("state", sandbox.state + (f" ({sandbox.phase})" if sandbox.phase else "")),
             ("why", f"{failure.message} {failure.hint or ''}".strip() if failure else None),
-            ("workspace", show.printable(sandbox.workspace)),
+            ("workspace", sandbox.workspace),
             ("image", sandbox.image and f"{sandbox.image} ({(sandbox.image_digest or '')[:19]})"),
             ("accelerator", sandbox.accelerator),
             ("network", sandbox.network),

@@ -24,6 +24,8 @@ PACKAGES: Mapping[str, str] = {
     "ssh-keygen": "openssh-client",
     "ssh-add": "openssh-client",
     "newuidmap": "uidmap",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
 }
 """Debian's package for a program, for hints."""
 

@@ -226,7 +226,9 @@ class _Build:
         if variant is recipe.STOCK:
             shutil.copyfile(tree / "boot" / f"initrd.img-{version}", target)
             return
-        archive = await anyio.to_thread.run_sync(initrd.build, tree, version, recipe.INITRD_MODULES)
+        archive = await anyio.to_thread.run_sync(
+            initrd.build, tree, version, recipe.ROOT_MODULES, recipe.EARLY_MODULES
+        )
         target.write_bytes(archive)
 
     async def make_disk(self, tree: Path, target: Path, say: Callable[[float, str], None]) -> None:

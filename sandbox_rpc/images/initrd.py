@@ -18,44 +18,63 @@ from sandbox_rpc.protocol.errors import BuildFailed
 INIT = """\
 #!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
-while read -r module; do /bin/busybox insmod "/modules/$module" 2>/dev/null; done </modules/order
+/bin/busybox modprobe -qa {early} 2>/dev/null &
+/bin/busybox modprobe -qa {root} 2>/dev/null
 tries=0
 until /bin/busybox mount -t ext4 -o rw,relatime /dev/vda /root 2>/dev/null; do
     tries=$((tries + 1))
-    [ $tries -lt 1000 ] || { echo "sandbox: no root file system on /dev/vda"; exit 1; }
+    [ $tries -lt 1000 ] || {{ echo "sandbox: no root file system on /dev/vda"; exit 1; }}
     /bin/busybox usleep 10000
 done
+wait
 /bin/busybox mount --move /dev /root/dev
 exec /bin/busybox switch_root /root /sbin/init
 """
 
 
-def build(tree: Path, kernel: str, modules: Sequence[str]) -> bytes:
+def build(tree: Path, kernel: str, root: Sequence[str], early: Sequence[str]) -> bytes:
     """The archive, uncompressed (QEMU reads a file faster than a guest unpacks one); deterministic.
 
+    `root` are the modules that the root file system needs, `early` are loaded at the same time.
+
     Raises:
-        BuildFailed: the tree lacks busybox or a module.
+        BuildFailed: the tree lacks busybox, or its list of modules makes no sense.
         ToolMissing: modules are compressed by zstd and zstd is not installed.
     """
     busybox = tree / "usr/bin/busybox"
     if not busybox.is_file():
         raise BuildFailed("The tree has no static busybox for the initrd.")
-    folder = tree / "usr/lib/modules" / kernel
-    paths = load_order(
-        (folder / "modules.dep").read_text(), (folder / "modules.softdep").read_text(), modules
+    source = tree / "usr/lib/modules" / kernel
+    needs = (source / "modules.dep").read_text()
+    soft = (source / "modules.softdep").read_text()
+    target = f"lib/modules/{kernel}"
+    folders = ("bin", "dev", "lib", "lib/modules", target, "root")
+    entries: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in folders]
+    paths = load_order(needs, soft, (*root, *early))
+    init = INIT.format(
+        root=" ".join(_module_name(p) for p in load_order(needs, soft, root)),
+        early=" ".join(early),
     )
-    names = [_plain_name(path) for path in paths]
-    entries: list[tuple[str, int, bytes]] = [
-        (name, 0o040755, b"") for name in ("bin", "dev", "modules", "root")
-    ]
     entries += [
         ("bin/busybox", 0o100755, busybox.read_bytes()),
-        ("init", 0o100755, INIT.encode()),
-        ("modules/order", 0o100644, "".join(f"{name}\n" for name in names).encode()),
+        ("init", 0o100755, init.encode()),
+        (f"{target}/modules.dep", 0o100644, _flat(needs, paths).encode()),
     ]
-    for path, name in zip(paths, names, strict=True):
-        entries.append((f"modules/{name}", 0o100644, _content(folder / path)))
+    for path in paths:
+        entries.append((f"{target}/{_plain_name(path)}", 0o100644, _content(source / path)))
     return cpio(entries)
+
+
+def _flat(dependencies: str, paths: Sequence[str]) -> str:
+    """modules.dep for the same modules without folders and compression."""
+    lines = []
+    for line in dependencies.splitlines():
+        path, _, rest = line.partition(":")
+        if path in paths:
+            lines.append(
+                f"{_plain_name(path)}:{''.join(f' {_plain_name(n)}' for n in rest.split())}"
+            )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def load_order(dependencies: str, soft: str, wanted: Iterable[str]) -> list[str]:

@@ -50,6 +50,7 @@ DPKG_OPTIONS: Sequence[str] = (
 PREPARE = """
 set -eu
 useradd --create-home --shell /bin/bash --uid 1000 --user-group dev
+usermod --append --groups adm,systemd-journal dev
 usermod --password '*' dev   # useradd leaves "!", which sshd takes for a locked account
 install -d -o dev -g dev -m 0755 /home/dev/workspace
 install -d -o dev -g dev -m 0700 /home/dev/.ssh
@@ -75,7 +76,10 @@ cd etc/systemd/system
 rm -f multi-user.target.wants/ssh.service sockets.target.wants/ssh.socket sshd.service
 mkdir -p sysinit.target.wants
 ln -sf ../sandbox-ssh.socket sysinit.target.wants/sandbox-ssh.socket
+ln -sf ../sandbox-late.service multi-user.target.wants/sandbox-late.service
+ln -sf /usr/lib/systemd/system/multi-user.target default.target
 cd ../../..
+rm -f etc/fstab
 rm -f boot/initrd.img-* initrd.img initrd.img.old vmlinuz.old
 # As if updated in the future: else each boot of this never updated system rebuilds its caches.
 touch -d 2037-01-01 etc/.updated var/.updated
@@ -115,7 +119,29 @@ MASKED_UNITS: Sequence[str] = (
     "systemd-pcrphase-sysinit.service", "systemd-pstore.service", "systemd-random-seed.service",
     "systemd-sysext.socket", "systemd-tpm2-setup.service", "systemd-tpm2-setup-early.service",
     "systemd-udev-load-credentials.service",
+    # Debian's older ways, with which nothing in the image speaks.
+    "systemd-initctl.socket", "run-lock.mount",
+    # /tmp on the disk: half of a small guest's memory is not for files.
+    "tmp.mount",
+    # The root is mounted as it should be; there is no fstab.
+    "systemd-remount-fs.service",
+    # Holds back logins until everything has started; the agent and sshd know better.
+    "systemd-user-sessions.service",
+    # Done later, by sandbox-late.service.
+    "kmod-static-nodes.service", "systemd-tmpfiles-setup-dev-early.service",
+    "systemd-tmpfiles-setup-dev.service",
 )  # fmt: skip
+
+PATIENT_UNITS: Sequence[str] = (
+    "systemd-udevd.service", "systemd-udev-trigger.service", "systemd-logind.service",
+    "dbus.service", "user@.service", "user-runtime-dir@.service",
+    "serial-getty@.service",
+)  # fmt: skip
+PATIENT = b"""\
+[Service]
+# Until the system is up, what a first login needs goes first.
+StartupCPUWeight=idle
+"""
 
 MASKED_GENERATORS: Sequence[str] = (
     "systemd-bless-boot-generator", "systemd-cryptsetup-generator", "systemd-debug-generator",
@@ -129,6 +155,8 @@ MASKED_GENERATORS: Sequence[str] = (
 MASKED_FILES: Sequence[str] = (
     # Holds logins back until the last unit has started.
     "etc/tmpfiles.d/systemd-nologin.conf",
+    # Lists nothing, and costs a process that reads it.
+    "etc/modules-load.d/modules.conf",
     # Keeps eth0 the name of the only card, and its renaming off the way.
     "etc/udev/rules.d/80-net-setup-link.rules",
 )
@@ -137,7 +165,8 @@ BLACKLIST: Sequence[str] = (
     "acpi_cpufreq", "aesni_intel", "ahci", "ata_generic", "ata_piix", "bochs", "cirrus",
     "crct10dif_pclmul", "cdrom", "drm", "efi_pstore", "floppy", "ghash_clmulni_intel", "i2c_i801",
     "i2c_piix4", "i2c_smbus", "i6300esb", "iTCO_wdt", "input_leds", "intel_rapl_common",
-    "intel_rapl_msr", "joydev", "libahci", "libata", "lp", "lpc_ich", "mousedev", "parport_pc",
+    "intel_rapl_msr", "ip_tables", "joydev", "kvm", "kvm_amd", "kvm_intel", "libahci", "libata",
+    "lp", "lpc_ich", "mousedev", "parport_pc",
     "pcspkr", "polyval_clmulni", "powernow_k8", "ppdev", "psmouse", "rapl", "serio_raw", "sg",
     "sha1_ssse3", "sha256_ssse3", "sha512_ssse3", "sr_mod", "vmw_vmci", "vmw_vsock_vmci_transport",
 )  # fmt: skip
@@ -146,10 +175,14 @@ BLACKLIST: Sequence[str] = (
 `modprobe NAME` still loads them.
 """
 
-INITRD_MODULES: Sequence[str] = (
-    "virtio_blk", "crc32c_generic", "crc32c_intel", "ext4", "virtio_net", "9pnet_virtio", "9p",
+ROOT_MODULES: Sequence[str] = ("virtio_blk", "crc32c_generic", "crc32c_intel", "ext4")
+"""What the root file system needs."""
+
+EARLY_MODULES: Sequence[str] = (
+    "virtio_net", "9pnet_virtio", "9p", "autofs4", "virtio_rng", "qemu_fw_cfg",
 )  # fmt: skip
-"""Loaded before PID 1 starts, so that neither the agent nor udev has to wait for them."""
+"""Loaded beside the mounting of the root, so that neither PID 1 nor the agent has to wait for them:
+they would look for each, and unpack it, one after the other."""
 
 _QUIET = "quiet loglevel=3 systemd.show_status=false rd.udev.log_level=3"
 _TRIMMED_ARGUMENTS = (
@@ -157,8 +190,10 @@ _TRIMMED_ARGUMENTS = (
     "8250.nr_uarts=1 i8042.noaux i8042.nokbd i8042.nopnp i8042.noprobe raid=noautodetect"
     " cryptomgr.notests nowatchdog no_timer_check audit=0"
     " rcupdate.rcu_expedited=1 random.trust_cpu=on net.ifnames=0"
+    # Debian's, less those that nothing here uses; with bpf PID 1 compiles a program at each start.
+    " lsm=landlock,lockdown,yama,integrity,apparmor"
 )
-"""Nothing that weakens the guest's kernel: mitigations, KASLR and LSMs are as Debian has them."""
+"""Nothing that weakens the guest's kernel: mitigations and KASLR are as Debian has them."""
 
 
 @frozen
@@ -239,3 +274,5 @@ def _files(variant: str, arch: str) -> Iterator[tuple[str, bytes | Path]]:
         yield getty, Path("/usr/lib/systemd/system/serial-getty@.service")
         lines = "".join(f"blacklist {module}\n" for module in BLACKLIST)
         yield "etc/modprobe.d/sandbox.conf", lines.encode()
+        for unit in PATIENT_UNITS:
+            yield f"etc/systemd/system/{unit}.d/sandbox.conf", PATIENT

@@ -21,6 +21,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+INTERNAL = 70
+"""Exit status after a fault of our own: EX_SOFTWARE of sysexits.h."""
+
 
 class SandboxError(Exception):
     """Something the user can understand and usually act on."""
@@ -41,8 +44,8 @@ class SandboxError(Exception):
 
     @property
     def exit_status(self) -> int:
-        """What the command line exits with: the block of the code, 10 to 15."""
-        return self.code // 100
+        """What the command line exits with: the block of the code, 10 to 15; else 70."""
+        return self.code // 100 if self.code > 0 else INTERNAL
 
     def to_wire(self) -> dict[str, Any]:
         """The error object of a JSON-RPC response."""

@@ -12,12 +12,10 @@ import argparse
 import ctypes
 import os
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 PR_SET_NO_NEW_PRIVS = 38
-PR_CAPBSET_DROP = 24
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 CAPABILITY_VERSION_3 = 0x20080522
@@ -41,19 +39,11 @@ def _call(libc: ctypes.CDLL, name: str, *arguments: object) -> None:
         raise OSError(code, f"{name}: {os.strerror(code)}")
 
 
-def forgo_root(libc: ctypes.CDLL) -> None:
-    """Empty the bounding set: a root that executes a program would get its capabilities back.
-
-    A root that may not do even this is one of a container, whose bounding set is its keeper's work.
-    """
-    last = int(Path("/proc/sys/kernel/cap_last_cap").read_text())
-    with suppress(PermissionError):
-        for capability in range(last + 1):
-            _call(libc, "prctl", PR_CAPBSET_DROP, capability, 0, 0, 0)
-
-
 def forgo_capabilities(libc: ctypes.CDLL) -> None:
-    """Give up what the process holds: effective, permitted, inheritable, ambient."""
+    """Give up what the process holds: effective, permitted, inheritable, ambient.
+
+    With no_new_privs, root does not get them back by executing a program either.
+    """
     _call(libc, "prctl", PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION_3, 0)
     _call(libc, "capset", header, (ctypes.c_uint32 * 6)())
@@ -70,8 +60,6 @@ def main(arguments: list[str]) -> NoReturn:
     chosen = parser.parse_args(arguments)
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        if os.geteuid() == 0:
-            forgo_root(libc)
         if chosen.uid is not None:
             become(chosen.uid, chosen.gid, chosen.group)
         forgo_capabilities(libc)

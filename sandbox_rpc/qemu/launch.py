@@ -19,10 +19,11 @@ from sandbox_rpc.host.process import ProcessId
 from sandbox_rpc.protocol.errors import QemuFailed
 from sandbox_rpc.qemu import command, view
 from sandbox_rpc.qemu import filter as setuid_filter
-from sandbox_rpc.qemu.box import Box, Variant, child_pid, wrap
+from sandbox_rpc.qemu.box import Box, Variant
 from sandbox_rpc.qemu.capabilities import Qemu
 from sandbox_rpc.qemu.machine import Machine
 from sandbox_rpc.qemu.view import View
+from sandbox_rpc.qemu.wrap import child_pid, wrap
 
 
 @frozen
@@ -58,7 +59,7 @@ async def launch(
         )
         opened = stack.enter_context(view.descriptors(what)) if box.variant is Variant.PLAIN else {}
         argv = command.argv(qemu.path, describe(box.places(what, opened), ends))
-        filter_fd = setuid_filter.descriptor() if box.filtered else None
+        filter_fd = setuid_filter.descriptor() if box.filtered and box.has_monitor else None
         if filter_fd is not None:
             stack.callback(os.close, filter_fd)
         with files.translated(room.qemu_log):
@@ -70,10 +71,14 @@ async def launch(
         stack.callback(os.close, read)
         try:
             inherited = [lock_fd, ends.qmp, ends.agent, ends.serial, *opened.values()]
-            inherited += [fd for fd in (filter_fd, write) if fd is not None]
+            if box.has_monitor:
+                # For bubblewrap: it reads the one and writes QEMU's pid to the other.
+                inherited += [fd for fd in (filter_fd, write) if fd is not None]
             _raise_file_limit()
             child = subprocess.Popen(  # noqa: ASYNC220 (a fork; nothing is waited for)
-                wrap(box, what, argv, info_fd=write, filter_fd=filter_fd),
+                wrap(
+                    box, what, argv, info_fd=write if box.has_monitor else None, filter_fd=filter_fd
+                ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -16,8 +16,9 @@ import attrs
 
 from sandbox_rpc.protocol.errors import ToolMissing
 from sandbox_rpc.qemu import filter as setuid_filter
-from sandbox_rpc.qemu.box import SECCOMP, Account, Box, Finding, Probe, Tools, Variant, wrap
+from sandbox_rpc.qemu.box import SECCOMP, Account, Box, Finding, Probe, Tools, Variant
 from sandbox_rpc.qemu.view import Mount, View
+from sandbox_rpc.qemu.wrap import wrap
 
 LIMIT_S = 20
 

@@ -61,7 +61,11 @@ def admit(layout: Layout, path: str, *, force: bool = False) -> Workspace:
                 f"{path} lies in sandbox's own state ({state}).", hint="", path=path
             )
     masks = tuple(state for state in ours if _within(state, real))
-    if not force:
+    if force:
+        for mask in masks:
+            # What does not exist cannot be masked, and the guest would be the one to make it.
+            Path(mask).mkdir(mode=0o700, parents=True, exist_ok=True)
+    else:
         home = os.path.realpath(Path.home())
         reason = None
         if real == "/":

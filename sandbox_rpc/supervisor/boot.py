@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import secrets
 import shutil
 import uuid
@@ -150,16 +151,24 @@ async def ensure_image(layout: Layout, settings: Settings, report: Report) -> St
 async def choose_box(layout: Layout, qemu: Qemu, settings: Settings, workspace: str) -> Box:
     """The box for this host, this QEMU and this folder's owner; the probe is remembered."""
     found = await anyio.to_thread.run_sync(recall_probe, layout, qemu.path)
-    stat = os.stat(workspace)
     policy = Policy(
         str(settings.box_namespace), str(settings.box_filter), str(settings.box_seccomp)
     )
     return boxes.choose(
         policy,
         found,
-        owner=Account(stat.st_uid, stat.st_gid),
+        owner=owner_of(workspace),
         me=Account(os.geteuid(), os.getegid()),
     )
+
+
+def owner_of(workspace: str) -> Account:
+    """Whom a folder belongs to: its owner, with the owner's own group where that is known."""
+    stat = os.stat(workspace)
+    try:
+        return Account(stat.st_uid, pwd.getpwuid(stat.st_uid).pw_gid)
+    except KeyError:
+        return Account(stat.st_uid, stat.st_gid)
 
 
 def recall_probe(layout: Layout, qemu: str) -> boxes.Probe:
@@ -221,11 +230,11 @@ def machine(
     seen: Mapping[str, str],
     ends: Ends,
 ) -> Machine:
-    """The virtual machine of a request; pure."""
+    """The virtual machine of a request; pure but for its fresh UUID."""
     settings = request.settings
     return Machine(
         name=name,
-        uuid=str(uuid.uuid5(uuid.NAMESPACE_OID, name)),
+        uuid=str(uuid.uuid4()),
         arch=qemu.arch,
         machine_type=qemu.machine_type,
         accelerator=accelerator,
@@ -258,11 +267,17 @@ def _files(image: StoredImage) -> tuple[Path, Path, Path]:
 
 
 def _missing_layers(box: Box) -> list[str]:
-    return [
+    missing = [
         f"The box lacks its layer {layer.name}: {layer.detail}."
         for layer in box.layers
         if not layer.active
     ]
+    if not box.maps_to_dev and box.account.uid == 0:
+        missing.append(
+            "Without a user namespace root's folder stays root's in the guest: "
+            "dev needs sudo to write to the workspace."
+        )
+    return missing
 
 
 def _make_folder(place: Place, box: Box) -> None:

@@ -71,7 +71,13 @@ class Visitors:
             await peer.answered()
 
     async def attend(self, stream: anyio.abc.SocketStream) -> None:
-        """Serve one client; its errors are its own."""
+        """Serve one client; its errors are its own and do not end the supervisor."""
+        try:
+            await self._attend(stream)
+        except Exception:
+            log.exception("serving a client failed")
+
+    async def _attend(self, stream: anyio.abc.SocketStream) -> None:
         number = next(self._count)
         send, receive = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](1000)
 

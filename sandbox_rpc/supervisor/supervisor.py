@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -19,6 +20,7 @@ from sandbox_rpc.protocol.errors import QemuFailed, SandboxBusy, SandboxError, S
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.qemu.launch import last_words
+from sandbox_rpc.qemu.qmp import QmpError
 from sandbox_rpc.supervisor import alias, boot, request, state
 from sandbox_rpc.supervisor.finish import finish
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
@@ -30,6 +32,9 @@ from sandbox_rpc.supervisor.vm import FINE_REASONS, Vm, attach
 
 log = logging.getLogger(__name__)
 
+OUT_OF_ROOM = "The host's disk is full: the guest is paused and goes on when there is room."
+ROOM_TO_GO_ON = 256 << 20
+ROOM_INTERVAL_S = 2
 REACH_LIMIT_S = 15
 """How long an adopter tries to reach a machine's sockets before it counts as dead."""
 
@@ -213,9 +218,26 @@ class Supervisor:
             )
         return await self._finalize(State.STOPPED)
 
+    async def _wait_for_room(self, vm: Vm) -> None:
+        """Let a guest go on that QEMU has paused because the host's disk was full."""
+        while True:
+            await vm.out_of_room.wait()
+            vm.out_of_room = anyio.Event()
+            self.store.change(warnings=[*self.store.sandbox.warnings, OUT_OF_ROOM])
+            # No file system announces that it has room again.
+            while shutil.disk_usage(self._place.room.qemu).free < ROOM_TO_GO_ON:
+                await anyio.sleep(ROOM_INTERVAL_S)
+            with suppress(QmpError, SandboxError):
+                await vm.qmp.execute("cont")
+            rest = [one for one in self.store.sandbox.warnings if one != OUT_OF_ROOM]
+            self.store.change(warnings=rest)
+
     async def _mourn(self, vm: Vm) -> None:
         """Notice the end of a machine that nobody stopped."""
-        await vm.ended.wait()
+        async with anyio.create_task_group() as group:
+            group.start_soon(self._wait_for_room, vm)
+            await vm.ended.wait()
+            group.cancel_scope.cancel()
         if self._vm is not vm or self._stopping is not None or self._starting is not None:
             return
         if vm.reason in FINE_REASONS:

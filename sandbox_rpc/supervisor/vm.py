@@ -39,6 +39,8 @@ class Vm:
     """Set when QEMU's process is gone."""
     reason: str | None = None
     """What QEMU said about its end."""
+    out_of_room: anyio.Event = field(factory=anyio.Event)
+    """Set when the host's disk is full: QEMU has paused the guest, so that nothing is lost."""
 
     async def watch(self) -> None:
         """Follow events and the process to its end."""
@@ -102,8 +104,12 @@ class Vm:
 
     async def _follow_events(self) -> None:
         async for event in self.qmp.events:
-            if event.get("event") == "SHUTDOWN":
-                self.reason = str(event.get("data", {}).get("reason"))
+            data = event.get("data", {})
+            match event.get("event"):
+                case "SHUTDOWN":
+                    self.reason = str(data.get("reason"))
+                case "BLOCK_IO_ERROR" if data.get("nospace"):
+                    self.out_of_room.set()
 
 
 async def attach(room: Room, process_id: ProcessId, group: anyio.abc.TaskGroup) -> Vm:

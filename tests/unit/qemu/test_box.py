@@ -42,11 +42,10 @@ from sandbox_rpc.qemu.box import (
     Probe,
     Tools,
     Variant,
-    child_pid,
     choose,
-    wrap,
 )
 from sandbox_rpc.qemu.view import Mount, View, descriptors
+from sandbox_rpc.qemu.wrap import child_pid, wrap
 
 QEMU = os.path.realpath(shutil.which(f"qemu-system-{platform.machine()}") or "")
 LIMIT_S = 30
@@ -462,6 +461,14 @@ def test_it_holds_no_privilege(name: str, probe: Probe, place: Path) -> None:
         assert status["Groups"].split() in ([], ["1000"])
 
 
+def test_no_new_privs_does_not_depend_on_the_filter(probe: Probe, place: Path) -> None:
+    on = stage("mine, plain", probe, place)
+    off = Policy(namespace="off", filter="off")
+    on = attrs.evolve(on, box=choose(off, probe, owner=ME, me=ME))
+    status = shell(on, "exec cat /proc/self/status")
+    assert {"NoNewPrivs:\t1", "Seccomp:\t0", f"CapEff:\t{0:016x}"} <= set(status)
+
+
 @all_cases
 def test_the_filter_holds_inside(name: str, probe: Probe, place: Path) -> None:
     on = stage(name, probe, place)
@@ -473,7 +480,8 @@ def test_the_filter_holds_inside(name: str, probe: Probe, place: Path) -> None:
         chmod g+s folder && echo setgid
         perl -MFcntl -e 'sysopen(F, "new", O_CREAT | O_WRONLY, 04755) or print $! + 0, "\n"'
         mknod -m 4644 fifo p 2>/dev/null || echo refused
-        perl -e 'my ($f, $how) = ("file", "\0" x 24); syscall(437, -100, $f, $how, 24) < 0 and print $! + 0'
+        perl -e 'my ($f, $how) = ("file", "\0" x 24);
+                 syscall(437, -100, $f, $how, 24) < 0 and print $! + 0'
         """,
     )
     assert said == ["refused", "setgid", str(errno.EPERM), "refused", str(errno.ENOSYS)]

@@ -137,6 +137,26 @@ def test_fchmodat2_is_refused_whether_or_not_libseccomp_knows_it(tmp_path: Path)
     assert allowed == unfiltered
 
 
+def test_calls_that_an_old_libseccomp_does_not_know_are_refused_by_number(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real = setuid_filter.library()
+    program = setuid_filter.build()
+
+    class Old:
+        """libseccomp from before these calls."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def seccomp_syscall_resolve_name(self, name: bytes) -> int:
+            known = name.decode() not in setuid_filter.NUMBERS
+            return real.seccomp_syscall_resolve_name(name) if known else setuid_filter.UNKNOWN
+
+    monkeypatch.setattr(setuid_filter, "library", Old)
+    assert setuid_filter.build() == program
+
+
 def test_a_mode_without_a_flag_that_makes_files_is_garbage_and_ignored(tmp_path: Path) -> None:
     path = os.fsencode(tmp_path)
     flags = os.O_RDONLY | os.O_DIRECTORY
