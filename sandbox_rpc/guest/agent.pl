@@ -274,6 +274,10 @@ sub set_network {
         finish('/sbin/modprobe', '-q', 'virtio_net');
         $name = interface() // return;
     }
+    # One static address; a router's advertisement would bring others that lead nowhere.
+    if (open my $file, '>', "/proc/sys/net/ipv6/conf/$name/accept_ra") {
+        print {$file} "0\n";
+    }
     socket my $socket, 2, 2, 0 or die "socket: $!\n";
     my $request = sub {
         my ($what, $value) = @_;

@@ -79,7 +79,7 @@ ln -sf ../sandbox-ssh.socket sysinit.target.wants/sandbox-ssh.socket
 ln -sf ../sandbox-late.service multi-user.target.wants/sandbox-late.service
 ln -sf /usr/lib/systemd/system/multi-user.target default.target
 cd ../../..
-rm -f etc/fstab
+rm -f etc/fstab etc/modules-load.d/modules.conf etc/modules
 rm -f boot/initrd.img-* initrd.img initrd.img.old vmlinuz.old
 # As if updated in the future: else each boot of this never updated system rebuilds its caches.
 touch -d 2037-01-01 etc/.updated var/.updated
@@ -155,8 +155,6 @@ MASKED_GENERATORS: Sequence[str] = (
 MASKED_FILES: Sequence[str] = (
     # Holds logins back until the last unit has started.
     "etc/tmpfiles.d/systemd-nologin.conf",
-    # Lists nothing, and costs a process that reads it.
-    "etc/modules-load.d/modules.conf",
     # Keeps eth0 the name of the only card, and its renaming off the way.
     "etc/udev/rules.d/80-net-setup-link.rules",
 )

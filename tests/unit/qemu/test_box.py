@@ -365,7 +365,11 @@ def running(on: Stage, argv: Argv, *keep: int) -> Iterator[Running]:
             pid = child_pid(r) if on.box.has_monitor else started.pid
         except ValueError:
             pytest.fail(log.read_text())
-        pidfd = os.pidfd_open(pid)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            # It has ended already, as short programs do; its monitor is our child and still there.
+            pidfd = os.pidfd_open(started.pid)
         stack.callback(os.close, pidfd)
         stack.callback(kill, pidfd)
         yield Running(started, pid, pidfd, log)
