@@ -1,4 +1,4 @@
-# shellcheck shell=sh
+# shellcheck shell=sh disable=SC2154 # root
 # Functions of bin/sandbox and bin/test: Debian packages, a virtual environment. POSIX sh.
 #
 # Expects `root`, the checkout. Says what it does on stderr, so that stdout belongs to the command.
@@ -17,6 +17,13 @@ die() {
 anonymous() { sed 's,[a-z+]*://[^[:space:]]*,(address),g'; }
 
 has() { command -v "$1" >/dev/null 2>&1 || [ -x "/usr/sbin/$1" ] || [ -x "/sbin/$1" ]; }
+
+any_exists() {
+    for path; do
+        [ ! -e "$path" ] || return 0
+    done
+    return 1
+}
 
 # --- home ---------------------------------------------------------------------------------------
 
@@ -53,8 +60,8 @@ missing_packages() {
     { has ssh && has ssh-keygen; } || echo openssh-client
     has newuidmap || echo uidmap
     { has unshare && has setpriv && has flock; } || echo util-linux
-    ls /usr/lib*/libseccomp.so.2 /usr/lib/*/libseccomp.so.2 >/dev/null 2>&1 || echo libseccomp2
-    ls /usr/share/keyrings/debian-archive-keyring.* >/dev/null 2>&1 || echo debian-archive-keyring
+    any_exists /usr/lib*/libseccomp.so.2 /usr/lib/*/libseccomp.so.2 || echo libseccomp2
+    any_exists /usr/share/keyrings/debian-archive-keyring.* || echo debian-archive-keyring
     find_python
     case $python in
         '') echo python3 python3-venv ;;
@@ -151,28 +158,28 @@ apt_get() {
             apt-get -qq -o APT::Status-Fd=1 -o DPkg::Lock::Timeout=300 -o DPkg::Use-Pty=0 "$@" \
             </dev/null 2>&1 || echo "exit:$?"
     } | {
-        failed=0 shown=
+        failed=0 step='' shown=''
         while IFS= read -r line; do
             rest=${line#*:*:}
             case $line in
-                dlstatus:*) apt_step 'downloading packages' "${rest%%[.:]*}" ;;
-                pmstatus:*) apt_step 'unpacking and setting up packages' "${rest%%[.:]*}" ;;
+                dlstatus:*) step='downloading packages' ;;
+                pmstatus:*) step='unpacking and setting up packages' ;;
                 exit:*) failed=1 ;;
-                *) printf '%s\n' "$line" >>"$log" ;;
+                *)
+                    printf '%s\n' "$line" >>"$log"
+                    continue
+                    ;;
             esac
+            if [ -t 2 ]; then
+                printf '\r\033[K%s' "sandbox: $step, ${rest%%[.:]*}%" >&2
+            elif [ "$step" != "$shown" ]; then
+                shown=$step
+                say "$step"
+            fi
         done
         [ ! -t 2 ] || printf '\r\033[K' >&2
         return "$failed"
     }
-}
-
-apt_step() {
-    if [ -t 2 ]; then
-        printf '\r\033[Ksandbox: %s, %s%%' "$1" "$2" >&2
-    elif [ "$shown" != "$1" ]; then
-        shown=$1
-        say "$1"
-    fi
 }
 
 # --- virtual environment ------------------------------------------------------------------------

@@ -60,7 +60,7 @@ my $SIGPOWEROFF = 34 + 4;    # SIGRTMIN+4 tells PID 1 to power off: no bus, no A
 
 my ($state, $message) = ('waiting', '');
 my ($port, $connected, $input, $skipping) = (undef, 0, '', 0);
-my $call;
+my ($call, $wake);
 
 # --- the machine ----------------------------------------------------------------------------------
 
@@ -342,7 +342,7 @@ sub find_port {
 sub open_port {
     my $path = find_port() // return;
     sysopen $port, $path, O_RDWR | O_NONBLOCK or ($port = undef, return);
-    fcntl $port, F_SETOWN, $$;
+    fcntl $port, F_SETOWN, $$ + 0;    # as it is, it would go as a pointer
     fcntl $port, F_SETFL, O_RDWR | O_NONBLOCK | O_ASYNC;
     $connected = 1;
     say_line('*', 'hello', encoded(status()));
@@ -460,10 +460,6 @@ sub receive {
 }
 
 sub serve {
-    pipe my $wake, my $waker or die "pipe: $!\n";
-    # The port is readable for ever while no host is connected; SIGIO tells when one comes.
-    fcntl $waker, F_SETFL, O_WRONLY | O_NONBLOCK;
-    $SIG{IO} = sub { syswrite $waker, '!' };
     while (1) {
         if (!$port) {
             open_port() or select undef, undef, undef, 1;
@@ -479,6 +475,10 @@ sub serve {
 
 $SIG{PIPE} = 'IGNORE';
 $SIG{CHLD} = 'IGNORE';
+# The port is readable for ever while no host is connected; SIGIO tells when one comes.
+pipe $wake, my $waker or die "pipe: $!\n";
+fcntl $waker, F_SETFL, O_WRONLY | O_NONBLOCK;
+$SIG{IO} = sub { syswrite $waker, '!' };
 open_port();
 my $document = slurp('/run/credentials/@system/sandbox.identity');
 if (defined $document) {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import json
 from functools import cache
 from typing import Any, TypeVar
@@ -44,15 +45,18 @@ def _converter() -> cattrs.Converter:
         return make_dict_structure_fn(kind, converter, **renames(kind))
 
     def exactly(value: Any, kind: Any) -> Any:
-        # JSON has types of its own: "12" is not a number, and true is not 1.
+        # JSON has types of its own: "12" is not a number, and true is not 1. A StrEnum comes here
+        # too, since it is a str.
+        if issubclass(kind, enum.Enum) and type(value) is str:
+            return kind(value)
         if type(value) is kind or (kind is float and type(value) is int):
             return kind(value)
         raise TypeError(f"expected {kind.__name__}")
 
     converter.register_unstructure_hook_factory(attrs.has, unstructure)
     converter.register_structure_hook_factory(attrs.has, structure)
-    # By identity: a StrEnum is a str too, and has a hook of its own.
-    converter.register_structure_hook_func(lambda kind: kind in (str, int, bool, float), exactly)
+    for primitive in (str, int, bool, float):
+        converter.register_structure_hook(primitive, exactly)
     return converter
 
 

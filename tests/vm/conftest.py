@@ -10,6 +10,7 @@ Session fixtures
                  `ordinary=True` uid 12345, where the tests run as root.
 `host`           the `Host` of the user who runs the tests (root in CI).
 `user_host`      the `Host` of uid 12345 (where the tests do not run as root: the same user again).
+`agent`          `SshAgent`: a real ssh-agent of `host` with one key; `sandbox` was started with it.
 `sandbox`        `Running`: one sandbox of `host` that most tests share. Leave it running.
 `user_sandbox`   `Running`: one sandbox of `user_host`, shared by the tests about owners.
 
@@ -104,6 +105,15 @@ class Running:
         return self.host.ssh(self.name, command, *options, **more)
 
 
+@frozen
+class SshAgent:
+    """An ssh-agent that runs."""
+
+    socket: Path
+    key: Path
+    """Private half of the one key in it; the public one is beside it."""
+
+
 @pytest.fixture(scope="session")
 def top() -> Iterator[Path]:
     """A folder every user can reach."""
@@ -161,12 +171,29 @@ def user_host(make_host: MakeHost) -> Host:
 
 
 @pytest.fixture(scope="session")
-def sandbox(host: Host) -> Running:
+def agent(host: Host) -> Iterator[SshAgent]:
+    """An ssh-agent with one key."""
+    socket, key = host.folder / "tmp" / "agent", host.home / "agent-key"
+    host.call(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "from agent", "-f", str(key)])
+    process = host.popen(
+        ["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        hosts.wait_for(socket.exists, "ssh-agent")
+        host.call(["ssh-add", "-q", str(key)], env={"SSH_AUTH_SOCK": str(socket)})
+        yield SshAgent(socket, key)
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="session")
+def sandbox(host: Host, agent: SshAgent) -> Running:
     """The shared sandbox, started by two commands at the same time."""
     workspace = host.workspace("shared")
     (workspace / "sub" / "folder").mkdir(parents=True)
     words = [*host.program, "start", str(workspace), "--json"]
-    children = [host.popen(words) for _ in range(2)]
+    children = [host.popen(words, env={"SSH_AUTH_SOCK": str(agent.socket)}) for _ in range(2)]
     answers = [child.communicate(timeout=hosts.LIMIT_S) for child in children]
     for child, (_, err) in zip(children, answers, strict=True):
         assert child.returncode == 0, err.decode()

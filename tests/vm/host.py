@@ -327,15 +327,7 @@ def installation(top: Path) -> list[str]:
         raise AssertionError("there is no Python that every user can run")
     subprocess.run([str(real), "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python*/site-packages")
-    for source, name in _files_of("sandbox-rpc", set()):
-        (site / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(source, site / name)
-    shutil.copytree(
-        Path(sandbox_rpc.__file__).parent,
-        site / "sandbox_rpc",
-        ignore=shutil.ignore_patterns("__pycache__"),
-        dirs_exist_ok=True,
-    )
+    copy_package(site)
     command = folder / "bin" / "sandbox"
     command.write_text(
         f"#!{folder}/bin/python3\n"
@@ -347,6 +339,19 @@ def installation(top: Path) -> list[str]:
     )
     subprocess.run(["chmod", "-R", "a+rX", str(folder)], check=True)
     return [str(command)]
+
+
+def copy_package(folder: Path) -> None:
+    """Our package and all that it needs, importable from one folder."""
+    for source, name in _files_of("sandbox-rpc", set()):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(source, folder / name)
+    shutil.copytree(
+        Path(sandbox_rpc.__file__).parent,
+        folder / "sandbox_rpc",
+        ignore=shutil.ignore_patterns("__pycache__"),
+        dirs_exist_ok=True,
+    )
 
 
 def our_program() -> list[str]:

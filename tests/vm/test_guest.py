@@ -1,0 +1,129 @@
+"""The guest: who it is, that all of it came up, and that no secret lies about."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.vm import host as hosts
+from tests.vm.conftest import Running
+
+NESTED = 10
+
+
+def test_identity(sandbox: Running) -> None:
+    """Host name, machine id and user; the journal has them from its first line."""
+    script = """
+        hostname; cat /etc/hostname /etc/machine-id; getent hosts "$(hostname)" >/dev/null && echo known
+        id -u; id -g; id -un; echo "$HOME $SHELL"; sudo -n id -u
+        sudo journalctl -b -o json | head -1; sudo journalctl -b -o json -n 1
+    """
+    lines = sandbox.sh(script).out.splitlines()
+    first, last = json.loads(lines[-2]), json.loads(lines[-1])
+    identity = lines[2]
+    assert lines[:2] == [sandbox.name] * 2
+    assert re.fullmatch(r"[0-9a-f]{32}", identity)
+    assert identity != Path("/etc/machine-id").read_text().strip()
+    assert lines[3:-2] == ["known", "1000", "1000", "dev", "/home/dev /bin/bash", "0"]
+    for entry in (first, last):
+        assert (entry["_MACHINE_ID"], entry["_HOSTNAME"]) == (identity, sandbox.name)
+
+
+def test_everything_came_up(sandbox: Running) -> None:
+    """No unit failed, none still waits."""
+    done = sandbox.sh(
+        "systemctl is-system-running --wait; systemctl --failed --no-legend --plain;"
+        " systemctl --user is-system-running --wait; systemctl --user --failed --no-legend --plain",
+        check=False,
+    )
+    assert done.out == "running\nrunning\n"
+
+
+def test_a_full_debian(sandbox: Running) -> None:
+    """13, and what a developer expects."""
+    done = sandbox.sh(
+        ". /etc/os-release; echo $ID $VERSION_ID; cat /proc/1/comm; "
+        "command -v git curl python3 sudo ssh perl make less vi nano rsync jq >/dev/null && echo all; "
+        "findmnt -no FSTYPE,TARGET,OPTIONS /home/dev/workspace"
+    )
+    distribution, first, tools, mount = done.out.splitlines()
+    assert (distribution, first, tools) == ("debian 13", "systemd", "all")
+    for option in ("9p", "nosuid", "nodev", "access=client", "msize=512000", "cache=mmap"):
+        assert option in mount
+
+
+def test_the_guest_knows_that_it_is_one(sandbox: Running) -> None:
+    """In a session, a login shell, under sudo, and in services of both managers."""
+    ask = "printenv SANDBOX_CONTAINER"
+    done = sandbox.sh(
+        f"{ask}; bash -lc '{ask}'; sudo -n {ask}; sudo -n systemd-run -qP --wait {ask};"
+        f" systemd-run --user -qP --wait {ask}"
+    )
+    assert done.out.splitlines() == [sandbox.name] * 5
+
+
+def test_nesting_is_refused_unless_forced(sandbox: Running) -> None:
+    """By our own program, run in the guest."""
+    hosts.copy_package(sandbox.workspace / "program")
+    run = (
+        "cd workspace && mkdir -p inner && "
+        "PYTHONPATH=program SANDBOX_CACHE_BASE=/tmp/nested python3 -m sandbox_rpc.cli.main"
+        " start inner --json"
+    )
+    refused = sandbox.sh(run, check=False)
+    assert refused.status == NESTED
+    assert json.loads(refused.err)["data"]["kind"] == "nested"
+    assert sandbox.name in json.loads(refused.err)["message"]
+    forced = sandbox.sh(f"{run} --force", check=False)
+    # It gets as far as a guest without QEMU lets it.
+    assert '"qemuMissing"' in forced.err, forced.err
+
+
+def test_no_secret_lies_about(sandbox: Running) -> None:
+    """The host key came through a file that is gone, never by the command line."""
+    room = sandbox.host.room_of(sandbox.name)
+    pid = sandbox.value["pid"]
+    command_line = Path(f"/proc/{pid}/cmdline").read_bytes()
+    environment = Path(f"/proc/{pid}/environ").read_bytes()
+    public = sandbox.value["ssh"]["hostKey"].split()[1].encode()
+    for text in (b"PRIVATE", b"authorized_keys", b"ssh-ed25519", public):
+        assert text not in command_line
+        assert text not in environment
+    assert [path.name for path in room.qemu.iterdir() if "credential" in path.name] == []
+    for path in room.folder.rglob("*"):
+        if path.is_file() and path != room.overlay:
+            assert b"PRIVATE KEY" not in path.read_bytes(), path
+    done = sandbox.sh(
+        "cat /sys/firmware/dmi/entries/11-*/raw /sys/firmware/dmi/tables/DMI"
+        " /run/credentials/@system/* /etc/ssh/ssh_host_ed25519_key | wc -c; ls /etc/ssh/*_key"
+    )
+    assert done.out == "0\n/etc/ssh/ssh_host_ed25519_key\n"
+
+
+def test_the_clock_is_right(sandbox: Running) -> None:
+    """Within a minute: certificates and make depend on it."""
+    before = sandbox.host.call(["date", "+%s"]).out
+    guest = sandbox.sh("date +%s; date +%Z").out.split()
+    assert abs(int(guest[0]) - int(before)) < 60
+
+
+@pytest.fixture(scope="module")
+def sources(sandbox: Running) -> str:
+    """What the guest's apt is told to use."""
+    return sandbox.sh("cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null; true").out
+
+
+def test_names_resolve_and_apt_works(sandbox: Running, sources: str) -> None:
+    """Through QEMU's network, with the mirror that the image was built from."""
+    found = re.search(r"https?://([^/:\s]+)", sources)
+    assert found, sources
+    done = sandbox.sh(
+        f"getent ahosts {found[1]} >/dev/null && echo resolved;"
+        " sudo -n apt-get update -qq -o APT::Update::Error-Mode=any 2>&1 && echo updated;"
+        " apt-cache policy hello | grep -c Candidate",
+        check=False,
+    )
+    assert done.out == "resolved\nupdated\n1\n"
