@@ -187,12 +187,20 @@ apt_get() {
 # What `bin/sandbox` needs.
 set_up_run() { set_up stamp .; }
 
-# What the tests need: packages that are named by the arguments, and the extra [test].
-set_up_test() { set_up stamp-test '.[test]' "$@"; }
+# What the tests need besides: programs, and the extra [test].
+set_up_test() {
+    # shellcheck disable=SC2046
+    set_up stamp-test '.[test]' $(
+        has git || echo git
+        has ss || echo iproute2
+        has shellcheck || echo shellcheck
+        has socat || echo socat
+    )
+}
 
 # Makes .venv ready and writes the stamp $1; $2 is what pip installs, the rest are packages.
 set_up() {
-    stamp_name=$1 wanted=$2
+    stamp_name=$1 project=$2
     shift 2
     # shellcheck disable=SC2046
     install_packages $(missing_packages) "$@"
@@ -237,7 +245,7 @@ make_venv() {
     log=$(mktemp)
     # PIP_USER is a setting that some systems have and no virtual environment can obey.
     if ! (cd "$root" && PIP_USER=0 "$venv/bin/python3" -m pip install --quiet \
-        --disable-pip-version-check --no-input --editable "$wanted") </dev/null >"$log" 2>&1; then
+        --disable-pip-version-check --no-input --editable "$project") </dev/null >"$log" 2>&1; then
         tail -n 30 "$log" | anonymous >&2
         rm -f "$log"
         die "pip could not install what pyproject.toml names"

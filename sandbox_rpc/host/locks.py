@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import anyio
 
 RETRY_S = 0.05
+_EXCLUSIVE = re.compile(r"^lock:.*FLOCK.*WRITE", re.MULTILINE)
 
 
 def acquire(path: Path, *, shared: bool = False) -> int | None:
@@ -52,9 +54,10 @@ def is_held(path: Path) -> bool:
 
 
 def holders(path: Path) -> list[int]:
-    """Pids of this user's processes that have the lock's file open: who to end when all else fails.
+    """Pids of this user's processes that hold the lock exclusively, also by inheritance.
 
-    The kernel's own list (/proc/locks) names who took the lock, not who inherited it.
+    The kernel's own list (/proc/locks) names only who took the lock. Those that merely have the
+    file open, to ask whether it is held, are not meant: who is listed here may be ended.
     """
     try:
         wanted = path.stat()
@@ -68,7 +71,9 @@ def holders(path: Path) -> list[int]:
             for fd in (entry / "fd").iterdir():
                 with suppress(OSError):
                     stat = fd.stat()
-                    if (stat.st_dev, stat.st_ino) == (wanted.st_dev, wanted.st_ino):
+                    if (stat.st_dev, stat.st_ino) != (wanted.st_dev, wanted.st_ino):
+                        continue
+                    if _EXCLUSIVE.search((entry / "fdinfo" / fd.name).read_text()):
                         found.append(int(entry.name))
                         break
     return found

@@ -38,6 +38,7 @@ class Operation(Generic[T]):
         self._done = anyio.Event()
         self._result: T | None = None
         self._error: BaseException | None = None
+        self._cancelled_by: SandboxError | None = None
         self._latest: Progress | None = None
 
     async def run(self) -> None:
@@ -46,11 +47,20 @@ class Operation(Generic[T]):
             with self._scope:
                 self._result = await self._work(self._tell)
             if self._scope.cancelled_caught:
-                self._error = RequestCancelled()
+                self._error = self._cancelled_by or RequestCancelled()
         except Exception as error:  # also groups; handed to the waiters
             self._error = unwrapped(error)
         finally:
             self._done.set()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether it is being undone, or has been."""
+        return self._scope.cancel_called
+
+    async def ended(self) -> None:
+        """Wait for its end, whatever that is."""
+        await self._done.wait()
 
     async def join(self, waiter: object, report: Report) -> T:
         """Wait for the outcome as `waiter`.
@@ -85,8 +95,9 @@ class Operation(Generic[T]):
         else:
             left.set()
 
-    def cancel(self) -> None:
-        """End the work whoever waits."""
+    def cancel(self, reason: SandboxError) -> None:
+        """End the work whoever waits; `reason` tells them why."""
+        self._cancelled_by = reason
         self._scope.cancel()
 
     async def _await(self, left: anyio.Event, scope: anyio.CancelScope) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,8 +15,10 @@ import attrs
 from sandbox_rpc.host import files
 from sandbox_rpc.host.paths import Home, Room
 from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol.errors import StateNewer
+from sandbox_rpc.protocol.errors import SandboxError, StateNewer
 from sandbox_rpc.protocol.types import Sandbox, State
+
+log = logging.getLogger(__name__)
 
 SCHEMA = 1
 
@@ -55,7 +58,11 @@ class Store:
         revision = self.sandbox.revision + 1
         self.sandbox = attrs.evolve(self.sandbox, revision=revision, **fields)
         if self._room.folder.is_dir():
-            files.replace(self._room.state, convert.dumps(self.sandbox))
+            try:
+                files.replace(self._room.state, convert.dumps(self.sandbox))
+            except (SandboxError, OSError) as error:
+                # A full disk must not keep anyone from stopping the machine that has filled it.
+                log.warning("the state cannot be written: %s", error)
             self._note(self.sandbox)
         for listener in list(self._listeners.values()):
             listener(self.sandbox)
@@ -83,20 +90,22 @@ class Store:
 def clear(room: Room, home: Home, *, keep_logs: bool) -> None:
     """Remove what a machine leaves behind; its logs move to `Home.last` where they are wanted."""
     if keep_logs:
-        home.last.mkdir(mode=0o700, exist_ok=True)
-        for log in (room.console_log, room.qemu_log, room.events):
+        with suppress(OSError):
+            home.last.mkdir(mode=0o700, exist_ok=True)
+        for path in (room.console_log, room.qemu_log, room.events):
             # QEMU could have put a link in its log's place; only plain files are kept.
-            if log.is_file() and not log.is_symlink():
+            if path.is_file() and not path.is_symlink():
                 with suppress(OSError):
-                    shutil.move(log, home.last / log.name)
+                    shutil.move(path, home.last / path.name)
     shutil.rmtree(room.folder, ignore_errors=True)
 
 
 def leave_lost(room: Room, sandbox: Sandbox) -> None:
-    """Leave only the value behind: why the machine was lost."""
-    room.folder.mkdir(mode=0o700, exist_ok=True)
+    """Leave only the value behind: why the machine was lost; on a full disk not even that."""
     value = attrs.evolve(
         sandbox, state=State.LOST, phase=None, ssh=None, pid=None,
         console_socket=None, console_log=None, revision=sandbox.revision + 1,
     )  # fmt: skip
-    files.replace(room.state, convert.dumps(value))
+    with suppress(SandboxError, OSError):
+        room.folder.mkdir(mode=0o700, exist_ok=True)
+        files.replace(room.state, convert.dumps(value))

@@ -15,8 +15,15 @@ import attrs
 
 from sandbox_rpc.console import hub
 from sandbox_rpc.host import files, locks, process
+from sandbox_rpc.host.paths import CREDENTIAL_PREFIX
 from sandbox_rpc.protocol import types
-from sandbox_rpc.protocol.errors import QemuFailed, SandboxBusy, SandboxError, StopTimeout
+from sandbox_rpc.protocol.errors import (
+    QemuFailed,
+    SandboxBusy,
+    SandboxError,
+    SandboxNotRunning,
+    StopTimeout,
+)
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.qemu.launch import last_words
@@ -35,6 +42,7 @@ log = logging.getLogger(__name__)
 OUT_OF_ROOM = "The host's disk is full: the guest is paused and goes on when there is room."
 ROOM_TO_GO_ON = 256 << 20
 ROOM_INTERVAL_S = 2
+HOLDERS_LIMIT_S = 10
 REACH_LIMIT_S = 15
 """How long an adopter tries to reach a machine's sockets before it counts as dead."""
 
@@ -51,7 +59,9 @@ class Supervisor:
         self._stopping: Operation[Sandbox] | None = None
         self.done = anyio.Event()
         """Set when there is nothing left to supervise."""
-        known = state.load(place.room)
+        # A newer version's note of a life that has ended is of no use, and no obstacle.
+        lives = locks.is_held(place.home.vm_lock)
+        known = state.load(place.room) if lives else None
         self.store = Store(
             place.room, known or Sandbox(place.name, State.STOPPED, workspace="", revision=0)
         )
@@ -61,8 +71,15 @@ class Supervisor:
 
         Raises:
             SandboxBusy: it is being stopped.
+            SandboxNotRunning: this supervisor is about to end; the next one starts it.
             SandboxError: the start failed.
         """
+        if self._starting is not None and self._starting.is_cancelled:
+            # Others have undone theirs; this one is not to be undone with it.
+            await self._starting.ended()
+            raise _ending(self._place)
+        if self.done.is_set():
+            raise _ending(self._place)
         if self._stopping is not None:
             raise SandboxBusy(
                 f"{self._place.name} is stopping.", hint="Try again.", name=self._place.name
@@ -76,13 +93,21 @@ class Supervisor:
     async def stop(self, waiter: object, report: Report, *, force: bool) -> Sandbox:
         """Stop the machine, or join its stop; a start under way is cancelled first."""
         if self._starting is not None:
-            self._starting.cancel()
+            self._starting.cancel(
+                SandboxBusy(
+                    f"{self._place.name} was stopped while it was starting.",
+                    hint="Start it again.",
+                    name=self._place.name,
+                )
+            )
             with suppress(Exception):
                 await self._starting.join(object(), silent)
         if self._stopping is None:
             if self._vm is None or self._vm.ended.is_set():
                 return await self._finalize(State.STOPPED)
             self._stopping = self._begin(lambda report: self._end(report, force=force))
+        elif force and self._vm is not None:
+            self._group.start_soon(self._vm.quit)
         return await self._stopping.join(waiter, report)
 
     def leave(self, waiter: object) -> None:
@@ -110,19 +135,31 @@ class Supervisor:
             # Alive, but out of reach for good: nobody can use it, so it is ended.
             if pid is not None:
                 pid.kill(signal.SIGKILL)
+            await self._end_holders()
             await self._finalize(State.LOST, QemuFailed("The machine could not be taken over."))
             return
         self._vm, self._launch = vm, note
         self._group.start_soon(self._mourn, vm)
-        if note.process is None:
-            request.note(place.room, attrs.evolve(note, process=pid))
+        self._catch_up(note, vm)
         match self.store.sandbox.state:
             case State.RUNNING:
-                self.store.change(pid=pid.pid if pid else None)
+                pass
             case State.STOPPING:
                 self._stopping = self._begin(lambda report: self._end(report, force=False))
             case _:
                 self._starting = self._begin(lambda report: self._resume(note, vm, report))
+
+    def _catch_up(self, note: Launch, vm: Vm) -> None:
+        """Write down what the dead supervisor may not have come to."""
+        room = self._place.room
+        with suppress(SandboxError, OSError):
+            if note.process is None:
+                request.note(room, attrs.evolve(note, process=vm.process))
+            files.replace(room.qemu_pid, f"{vm.process.pid}\n")
+        self.store.change(pid=vm.process.pid)
+        # QEMU answers, so it has read them.
+        for path in room.qemu.glob(f"{CREDENTIAL_PREFIX}*"):
+            path.unlink(missing_ok=True)
 
     def _begin(self, work: Callable[[Report], Awaitable[Sandbox]]) -> Operation[Sandbox]:
         operation = Operation(work)
@@ -186,14 +223,29 @@ class Supervisor:
                 self._explain(error)
             if vm is not None:
                 await vm.quit()
-            elif locks.is_held(self._place.home.vm_lock):
-                # Cancelled in the instant between QEMU's start and the first word with it.
-                for pid in locks.holders(self._place.home.vm_lock):
-                    if (found := process.identify(pid)) is not None and pid != os.getpid():
-                        found.kill()
+            else:
+                await self._end_holders()
             state.clear(self._place.room, self._place.home, keep_logs=isinstance(error, Exception))
             self.store.change(state=State.STOPPED, phase=None, ssh=None, pid=None)
+            self._withdraw_alias()
+
+    async def _end_holders(self) -> None:
+        """End a QEMU of which only its lock is known, such as one cancelled as it was starting."""
+        lock = self._place.home.vm_lock
+        # Again and again, since bubblewrap may have forked while we looked.
+        with anyio.move_on_after(HOLDERS_LIMIT_S):
+            while locks.is_held(lock):
+                for pid in locks.holders(lock):
+                    if (found := process.identify(pid)) is not None and pid != os.getpid():
+                        found.kill()
+                await anyio.sleep(locks.RETRY_S)
+
+    def _withdraw_alias(self) -> None:
+        """Let the alias be a stub again, if its file can be written."""
+        try:
             alias.point(self._place, None)
+        except (SandboxError, OSError) as error:
+            log.warning("the alias cannot be written: %s", error)
 
     def _explain(self, error: SandboxError) -> None:
         room, home = self._place.room, self._place.home
@@ -225,7 +277,7 @@ class Supervisor:
             vm.out_of_room = anyio.Event()
             self.store.change(warnings=[*self.store.sandbox.warnings, OUT_OF_ROOM])
             # No file system announces that it has room again.
-            while shutil.disk_usage(self._place.room.qemu).free < ROOM_TO_GO_ON:
+            while shutil.disk_usage(self._place.layout.base).free < ROOM_TO_GO_ON:
                 await anyio.sleep(ROOM_INTERVAL_S)
             with suppress(QmpError, SandboxError):
                 await vm.qmp.execute("cont")
@@ -238,8 +290,11 @@ class Supervisor:
             group.start_soon(self._wait_for_room, vm)
             await vm.ended.wait()
             group.cancel_scope.cancel()
-        if self._vm is not vm or self._stopping is not None or self._starting is not None:
-            return
+        for operation in (self._starting, self._stopping):
+            if operation is not None:
+                await operation.ended()
+        if self._vm is not vm:
+            return  # a start that has been undone, or a stop
         if vm.reason in FINE_REASONS:
             await self._finalize(State.STOPPED)
             return
@@ -256,7 +311,7 @@ class Supervisor:
         place = self._place
         self._vm = None
         state.clear(place.room, place.home, keep_logs=final is State.LOST)
-        alias.point(place, None)
+        self._withdraw_alias()
         failure = error and types.Failure(error.kind, error.message, error.hint)
         sandbox = self.store.change(
             state=final, phase=None, ssh=None, pid=None, failure=failure,
@@ -266,3 +321,7 @@ class Supervisor:
             state.leave_lost(place.room, sandbox)
         self.done.set()
         return sandbox
+
+
+def _ending(place: Place) -> SandboxNotRunning:
+    return SandboxNotRunning(f"The supervisor of {place.name} is ending.", name=place.name)

@@ -86,7 +86,7 @@ def test_unusable_binaries(tmp_path: Path, script: str, said: str) -> None:
 def test_no_qemu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing on PATH is an error with the package to install."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(capabilities.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(QemuMissing) as caught:
         find_qemu("", tmp_path / "cache.json")
     assert "apt-get install" in (caught.value.hint or "")
