@@ -8,7 +8,8 @@ from sandbox_rpc.cli import show
 from sandbox_rpc.cli.target import add_json
 from sandbox_rpc.config import sources
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.sandboxes.doctor import Verdict, examine
+from sandbox_rpc.protocol.types import Verdict
+from sandbox_rpc.sandboxes.doctor import examine
 
 UNFIT = 10
 """Exit status where no sandbox can be started: the block of host errors."""

@@ -171,3 +171,326 @@ class Image:
     """ISO 8601 time of the build."""
     in_use_by: list[str] = field(factory=list)
     """Running sandboxes that need it."""
+
+
+@frozen
+class Target:
+    """Which sandbox is meant; one of the two."""
+
+    name: str | None = None
+    """Its name."""
+    workspace: str | None = None
+    """Its folder, or a folder inside the workspace of a running one."""
+
+
+@frozen
+class StartParams:
+    """What to start, and how; a setting that is absent comes from the user's and folder's files."""
+
+    workspace: str
+    """Folder to share; inside a running sandbox's workspace it means that sandbox."""
+    name: str | None = None
+    """Name to give it; by default one from the folder's."""
+    force: bool = False
+    """Share even what is refused for good reasons (`/`, the home folder), and nest."""
+    memory_mib: int | None = None
+    """Memory of the guest in MiB."""
+    cpus: int | None = None
+    """Virtual processors of the guest."""
+    disk_mib: int | None = None
+    """Size of the guest's disk in MiB."""
+    accelerator: str | None = None
+    """`auto`, `kvm` or `tcg`."""
+    image: str | None = None
+    """Image the sandbox starts from."""
+    workspace_security: str | None = None
+    """How the workspace keeps owners and modes: `none` or `mapped-xattr`."""
+    workspace_read_only: bool | None = None
+    """A workspace that the guest can only read."""
+    box_namespace: str | None = None
+    """QEMU in namespaces of its own: `auto`, `require` or `off`."""
+    box_filter: str | None = None
+    """The filter that keeps setuid files out of the workspace: `auto`, `require` or `off`."""
+    box_seccomp: str | None = None
+    """QEMU's own system call filter: `auto`, `require` or `off`."""
+    ssh_autostart: bool | None = None
+    """SSH to a stopped sandbox's alias starts it."""
+    ssh_agent_keys: bool | None = None
+    """The keys of the user's SSH agent may log in."""
+    start_timeout_s: float | None = None
+    """Seconds a start may take; 0: by accelerator."""
+    qemu_binary: str | None = None
+    """The QEMU to run."""
+    work_done_token: int | str | None = None
+    """Token for `$/progress`."""
+
+
+@frozen
+class StopParams:
+    """Which sandbox to stop, and how."""
+
+    name: str | None = None
+    """Its name."""
+    workspace: str | None = None
+    """Its folder, where there is no name."""
+    force: bool = False
+    """Do not ask the guest's programs."""
+    work_done_token: int | str | None = None
+    """Token for `$/progress`."""
+
+
+@frozen
+class ListParams:
+    """Which sandboxes to list."""
+
+    stopped: bool = False
+    """Also those that are stopped."""
+
+
+@frozen
+class Terminal:
+    """Size and kind of a terminal."""
+
+    columns: int = 80
+    """Characters in a line."""
+    rows: int = 24
+    """Lines."""
+    term: str = "xterm-256color"
+    """Value of TERM."""
+
+
+class Stream(enum.StrEnum):
+    """Where output of a command comes from."""
+
+    STDOUT = "stdout"
+    """Standard output; all output where the command has a terminal."""
+    STDERR = "stderr"
+    """Standard error."""
+
+
+@frozen
+class ExecParams:
+    """A command to run in the guest, as dev."""
+
+    name: str
+    """The sandbox."""
+    token: str
+    """Names this run in its output, input and signals; the client's choice, unique while it runs."""
+    argv: list[str]
+    """Program and arguments; they arrive as they are, no shell takes them apart."""
+    cwd: str | None = None
+    """Folder in the guest; by default the workspace."""
+    env: dict[str, str] | None = None
+    """Variables to set."""
+    stdin: bool = False
+    """Whether input will come by `sandbox/execInput`; else it is empty."""
+    tty: Terminal | None = None
+    """Give it a terminal."""
+
+
+@frozen
+class ExecResult:
+    """How a command ended."""
+
+    exit_code: int
+    """Its exit status; 128 + the signal's number where a signal ended it."""
+    duration_ms: int
+    """From the request to the end."""
+    signal: str | None = None
+    """Name of the signal that ended it, without SIG."""
+
+
+@frozen
+class ExecOutput:
+    """Output of a command."""
+
+    token: str
+    """The run."""
+    stream: Stream
+    """Where it was written."""
+    data: str
+    """The bytes, base64."""
+
+
+@frozen
+class ExecInput:
+    """Input for a command."""
+
+    token: str
+    """The run."""
+    data: str = ""
+    """The bytes, base64."""
+    eof: bool = False
+    """Whether the input ends with them."""
+
+
+@frozen
+class ExecSignal:
+    """A signal for a command."""
+
+    token: str
+    """The run."""
+    signal: str
+    """Name without SIG: `INT`, `TERM`, `KILL`."""
+
+
+@frozen
+class ExecResize:
+    """A new size of a command's terminal."""
+
+    token: str
+    """The run."""
+    columns: int
+    """Characters in a line."""
+    rows: int
+    """Lines."""
+
+
+@frozen
+class ConsoleAttachParams:
+    """How to follow a serial console."""
+
+    name: str
+    """The sandbox."""
+    stream: str
+    """Names this attachment; chosen by the client, unique while it lasts."""
+    offset: int | None = None
+    """Byte offset since power-on to begin at; absent: only what comes from now on."""
+    tail: int | None = None
+    """Begin so many bytes before the present end instead."""
+    follow: bool = True
+    """Go on with what the guest prints later; else only what there is."""
+
+
+@frozen
+class ConsoleAttached:
+    """Where an attachment begins."""
+
+    offset: int
+    """Offset of the first byte that will be sent."""
+    size: int
+    """Bytes since power-on so far."""
+
+
+@frozen
+class ConsoleOutput:
+    """A piece of console output."""
+
+    stream: str
+    """The attachment."""
+    offset: int
+    """Byte offset of `data` since power-on."""
+    data: str
+    """The bytes, base64."""
+
+
+class ConsoleEnd(enum.StrEnum):
+    """Why an attachment ended."""
+
+    DETACHED = "detached"
+    """The client asked for it."""
+    STOPPED = "stopped"
+    """The virtual machine has ended."""
+    COMPLETE = "complete"
+    """All there was has been sent, and `follow` was false."""
+
+
+@frozen
+class ConsoleClosed:
+    """The end of an attachment; all its output has been sent before."""
+
+    stream: str
+    """The attachment."""
+    reason: ConsoleEnd
+    """Why."""
+
+
+@frozen
+class ConsoleWriteParams:
+    """Keys for the guest."""
+
+    stream: str
+    """The attachment."""
+    data: str
+    """The bytes, base64."""
+
+
+@frozen
+class ConsoleResizeParams:
+    """A new size of the terminal behind an attachment."""
+
+    stream: str
+    """The attachment."""
+    columns: int
+    """Characters in a line."""
+    rows: int
+    """Lines."""
+
+
+@frozen
+class ConsoleResized:
+    """Whether the guest knows the new size."""
+
+    applied: bool
+    """A serial line has no size; the guest's agent sets the one programs ask for."""
+
+
+@frozen
+class ConsoleDetachParams:
+    """An attachment to end."""
+
+    stream: str
+    """The attachment."""
+
+
+class Verdict(enum.StrEnum):
+    """How good a finding is."""
+
+    OK = "ok"
+    """Fine."""
+    WARNING = "warning"
+    """It works, but worse than it could."""
+    ERROR = "error"
+    """No sandbox can be started."""
+
+
+@frozen
+class Check:
+    """One finding about this host."""
+
+    id: str
+    """Stable word for programs."""
+    status: Verdict
+    """How good it is."""
+    message: str
+    """What was found."""
+    hint: str | None = None
+    """What to do about it."""
+
+
+@frozen
+class Doctor:
+    """All findings about this host."""
+
+    ok: bool
+    """Whether a sandbox can be started."""
+    checks: list[Check]
+    """In the order of their weight."""
+
+
+@frozen
+class ImageBuildParams:
+    """An image to build from this host's Debian mirror."""
+
+    ref: str | None = None
+    """Name to give it; by default the one that starts use."""
+    work_done_token: int | str | None = None
+    """Token for `$/progress`."""
+
+
+@frozen
+class ImageRemoveParams:
+    """An image to remove."""
+
+    ref: str
+    """Its name or digest."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 
-from attrs import frozen
-
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import store
 from sandbox_rpc.protocol.errors import SandboxError
+from sandbox_rpc.protocol.types import Check, Doctor, Verdict
 from sandbox_rpc.qemu import capabilities
 from sandbox_rpc.qemu.box import Finding
 from sandbox_rpc.supervisor.boot import recall_probe
@@ -23,44 +21,10 @@ ROOM_WANTED = 4 * GIB
 """For an image and the disks of a few sandboxes."""
 
 
-class Verdict(enum.StrEnum):
-    """How good a finding is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """It works, but worse than it could."""
-    ERROR = "error"
-    """No sandbox can be started."""
-
-
-@frozen
-class Check:
-    """One finding."""
-
-    id: str
-    """Stable word for programs."""
-    status: Verdict
-    """How good it is."""
-    message: str
-    """What was found."""
-    hint: str | None = None
-    """What to do about it."""
-
-
-@frozen
-class Report:
-    """All findings."""
-
-    ok: bool
-    """Whether a sandbox can be started."""
-    checks: list[Check]
-    """In the order of their weight."""
-
-
-def examine(layout: Layout, qemu_binary: str = "") -> Report:
+def examine(layout: Layout, qemu_binary: str = "") -> Doctor:
     """Look at everything a start needs; takes half a second, changes nothing but what is cached."""
     checks = list(_examine(layout, qemu_binary))
-    return Report(all(check.status is not Verdict.ERROR for check in checks), checks)
+    return Doctor(all(check.status is not Verdict.ERROR for check in checks), checks)
 
 
 def _examine(layout: Layout, qemu_binary: str) -> Iterator[Check]:

@@ -1,0 +1,118 @@
+"""The method table: what the server answers and announces, and how each may fail."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import frozen
+
+from sandbox_rpc.protocol import errors as e
+from sandbox_rpc.protocol import types as t
+from sandbox_rpc.protocol.errors import SandboxError
+
+VERSION = "1.0"
+"""major.minor; a minor version adds, a major one breaks."""
+
+
+@frozen
+class Request:
+    """A request of the client."""
+
+    method: str
+    params: type | None
+    result: Any
+    """A type, `list[...]` of one, or None."""
+    doc: str
+    errors: tuple[type[SandboxError], ...] = ()
+    progress: bool = False
+    """Whether it takes `workDoneToken` and reports."""
+    since: str = "1.0"
+
+
+@frozen
+class Notification:
+    """A message without answer."""
+
+    method: str
+    params: type
+    doc: str
+    to_server: bool = False
+    since: str = "1.0"
+
+
+REQUESTS = (
+    Request(
+        "sandbox/start", t.StartParams, t.Sandbox,
+        "Start a folder's sandbox, join its start, or return the running one. Answers when the "
+        "agent has reported, the workspace is mounted and a login has succeeded. Cancelling undoes "
+        "the start unless others wait for it; a client that is gone leaves it running to its end.",
+        (
+            e.KvmUnavailable, e.QemuMissing, e.ToolMissing, e.DiskFull, e.PermissionDenied,
+            e.Nested, e.WorkspaceRefused, e.QemuFailed, e.StartTimeout, e.SandboxBusy,
+            e.SettingInvalid, e.NameInvalid, e.ImageNotFound, e.ImageInvalid, e.BuildFailed,
+            e.SshUnreachable, e.GuestFailed, e.NetworkFailed,
+        ), progress=True,
+    ),
+    Request(
+        "sandbox/stop", t.StopParams, t.Sandbox,
+        "Write the workspace back, shut the guest down, end its machine. What is only in the guest "
+        "is gone. Stopping a stopped sandbox succeeds.",
+        (e.SandboxNotFound, e.StopTimeout, e.SandboxBusy), progress=True,
+    ),
+    Request(
+        "sandbox/status", t.Target, t.Sandbox,
+        "How a sandbox is. A folder that never had one is a stopped sandbox.",
+        (e.SandboxNotFound, e.WorkspaceRefused, e.StateNewer),
+    ),
+    Request("sandbox/list", t.ListParams, list[t.Sandbox], "The sandboxes of this user."),
+    Request(
+        "sandbox/exec", t.ExecParams, t.ExecResult,
+        "Run a command in the guest. Output comes as `sandbox/execOutput`, all of it before the "
+        "result. An exit status other than 0 is a result, not an error. Cancelling ends the "
+        "command with TERM, then KILL.",
+        (e.SandboxNotFound, e.SandboxNotRunning, e.SshUnreachable, e.ExecFailed),
+    ),
+    Request(
+        "console/attach", t.ConsoleAttachParams, t.ConsoleAttached,
+        "Follow the serial console. Output comes as `console/output`, after this answer, without "
+        "loss and without repetition. Any number of clients may attach, and all may write.",
+        (e.SandboxNotFound, e.SandboxNotRunning, e.ConsoleGone),
+    ),
+    Request(
+        "console/write", t.ConsoleWriteParams, None, "Type on the console.", (e.ConsoleGone,)
+    ),
+    Request(
+        "console/resize", t.ConsoleResizeParams, t.ConsoleResized,
+        "Tell the guest the size of the terminal.", (e.ConsoleGone,),
+    ),
+    Request(
+        "console/detach", t.ConsoleDetachParams, None,
+        "End an attachment; `console/closed` comes before the answer.", (e.ConsoleGone,),
+    ),
+    Request("host/doctor", None, t.Doctor, "What this host has and lacks."),
+    Request("image/list", None, list[t.Image], "The images of this user."),
+    Request(
+        "image/build", t.ImageBuildParams, t.Image,
+        "Build a Debian 13 image from this host's mirror. Cancelling leaves nothing behind.",
+        (e.ToolMissing, e.DiskFull, e.ImageNotFound, e.BuildFailed), progress=True,
+    ),
+    Request(
+        "image/remove", t.ImageRemoveParams, None, "Remove an image that no sandbox runs on.",
+        (e.ImageNotFound, e.ImageInUse),
+    ),
+)  # fmt: skip
+
+NOTIFICATIONS = (
+    Notification(
+        "sandbox/didChange", t.Sandbox,
+        "A sandbox changed, by whomever: the whole value, `revision` grows within one life.",
+    ),
+    Notification("sandbox/execOutput", t.ExecOutput, "Output of a command."),
+    Notification("sandbox/execInput", t.ExecInput, "Input for a command.", to_server=True),
+    Notification("sandbox/execSignal", t.ExecSignal, "A signal for a command.", to_server=True),
+    Notification(
+        "sandbox/execResize", t.ExecResize, "A new size of a command's terminal.", to_server=True
+    ),
+    Notification("console/output", t.ConsoleOutput, "Output of an attached console."),
+    Notification("console/closed", t.ConsoleClosed, "An attachment ended."),
+)  # fmt: skip
