@@ -6,19 +6,13 @@ import argparse
 import json
 import sys
 
-import anyio
-
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
 from sandbox_rpc.cli.target import add_json
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import build as builder
 from sandbox_rpc.images import store
-from sandbox_rpc.images.store import StoredImage
-from sandbox_rpc.protocol.progress import Report
 from sandbox_rpc.protocol.types import Image
 from sandbox_rpc.sandboxes import images
-from sandbox_rpc.supervisor.wire import RequestCancelled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,34 +44,14 @@ def run(options: argparse.Namespace) -> int:
 def _build(layout: Layout, options: argparse.Namespace) -> int:
     ticker = show.Ticker(quiet=options.json and not sys.stderr.isatty())
     try:
-        image = runner.work(_cancellable, layout, options.ref, ticker)
+        value = runner.work(images.build, layout, options.ref, report=ticker)
     finally:
         ticker.clear()
-    value = images.described(layout, image)
     if options.json:
         show.as_json(value)
     else:
         print(f"{value.ref} is built: {value.digest}, {value.size_bytes >> 20} MiB.")
     return 0
-
-
-async def _cancellable(
-    layout: Layout, ref: str, report: Report, *, cancel: anyio.Event
-) -> StoredImage:
-    """Build in this process: an image nobody waits for is of no use, so Ctrl-C undoes it."""
-    result: list[StoredImage] = []
-    async with anyio.create_task_group() as group:
-
-        async def obey() -> None:
-            await cancel.wait()
-            group.cancel_scope.cancel()
-
-        group.start_soon(obey)
-        result.append(await builder.build(layout, ref, report))
-        group.cancel_scope.cancel()
-    if not result:
-        raise RequestCancelled
-    return result[0]
 
 
 def _list(layout: Layout, options: argparse.Namespace) -> int:

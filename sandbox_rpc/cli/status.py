@@ -7,13 +7,11 @@ import argparse
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
 from sandbox_rpc.cli.target import add_json, add_target
-from sandbox_rpc.host import names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol.errors import SandboxNotFound
 from sandbox_rpc.protocol.types import Sandbox, State
-from sandbox_rpc.sandboxes import workspace
 from sandbox_rpc.sandboxes.find import find
-from sandbox_rpc.sandboxes.status import status
+from sandbox_rpc.sandboxes.status import of_folder, status
 
 NOT_RUNNING = 3
 """Exit status where it is not running, as service managers have it."""
@@ -32,13 +30,12 @@ def value(layout: Layout, target: str | None) -> Sandbox:
         SandboxNotFound: nobody knows the name.
     """
     try:
-        found = find(layout, target)
+        record = find(layout, target).record
     except SandboxNotFound as error:
         if "path" not in error.details:
             raise
-        real = workspace.real_path(target or ".")
-        return Sandbox(names.from_path(real), State.STOPPED, real)
-    return runner.work(status, layout, found.record, cancellable=False)
+        return runner.work(of_folder, layout, target or ".", cancellable=False)
+    return runner.work(status, layout, record, cancellable=False)
 
 
 def run(options: argparse.Namespace) -> int:

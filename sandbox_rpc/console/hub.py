@@ -60,6 +60,16 @@ class Hub:
             finally:
                 sockets.remove_shortcut(socket)
 
+    async def type(self, data: bytes) -> bool:
+        """Send keys to the guest; False where the port is closed."""
+        if self._serial is None:
+            return False
+        try:
+            await self._serial.send(data)
+        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+            return False
+        return True
+
     async def _attend(self, stream: anyio.abc.SocketStream) -> None:
         send, receive = anyio.create_memory_object_stream[bytes](BACKLOG_CHUNKS)
         async with stream, anyio.create_task_group() as group:

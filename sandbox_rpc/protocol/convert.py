@@ -53,6 +53,13 @@ def _converter() -> cattrs.Converter:
             return kind(value)
         raise TypeError(f"expected {kind.__name__}")
 
+    def identifier(value: Any, _: Any) -> Any:
+        if value is None or type(value) in (int, str):
+            return value
+        raise TypeError("expected int or str")
+
+    converter.register_structure_hook(int | str, identifier)
+    converter.register_structure_hook(int | str | None, identifier)
     converter.register_unstructure_hook_factory(attrs.has, unstructure)
     converter.register_structure_hook_factory(attrs.has, structure)
     for primitive in (str, int, bool, float):

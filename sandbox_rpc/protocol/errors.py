@@ -28,7 +28,7 @@ INTERNAL = 70
 class SandboxError(Exception):
     """Something the user can understand and usually act on."""
 
-    code: ClassVar[int] = -32000
+    code: int = -32000
     default_hint: ClassVar[str | None] = None
 
     def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
@@ -310,4 +310,7 @@ def from_wire(error: dict[str, Any]) -> SandboxError:
     data.pop("kind", None)
     hint = data.pop("hint", None)
     kind = ERRORS.get(error.get("code", 0), SandboxError)
-    return kind(str(error.get("message", "unknown error")), hint=hint, **data)
+    found = kind(str(error.get("message", "unknown error")), hint=hint, **data)
+    if kind is SandboxError:
+        found.code = error.get("code", found.code)
+    return found

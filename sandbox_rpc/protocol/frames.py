@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 MAX_HEADER = 4 << 10
-MAX_BODY = 16 << 20
+MAX_BODY = 32 << 20
 
 
 class FrameError(Exception):
@@ -32,7 +32,7 @@ class Decoder:
         """The bodies that `data` completes.
 
         Raises:
-            FrameError: a header without a usable length, or a body above 16 MiB.
+            FrameError: a header without a usable length, or a body above 32 MiB.
         """
         self._buffer += data
         while True:

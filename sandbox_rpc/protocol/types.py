@@ -114,7 +114,7 @@ class Sandbox:
     workspace: str
     """Real path of the shared folder."""
     revision: int = 0
-    """Grows with each change."""
+    """Grows with each change, also from one life to the next; 0: never changed."""
     phase: str | None = None
     """What a start is doing."""
     image: str | None = None
@@ -275,7 +275,7 @@ class ExecParams:
     name: str
     """The sandbox."""
     token: str
-    """Names this run in its output, input and signals; the client's choice, unique while it runs."""
+    """Names this run in output, input and signals; the client's choice, unique while it runs."""
     argv: list[str]
     """Program and arguments; they arrive as they are, no shell takes them apart."""
     cwd: str | None = None

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import anyio
+
 from sandbox_rpc.host import names
 from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images import build as builder
 from sandbox_rpc.images import store
 from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Image
 from sandbox_rpc.sandboxes.status import is_alive, look
+from sandbox_rpc.supervisor.wire import RequestCancelled
 
 
 def users(layout: Layout) -> dict[str, list[str]]:
@@ -30,6 +35,32 @@ def every(layout: Layout) -> list[Image]:
     """All images."""
     used = users(layout)
     return [_value(image, used) for image in store.list_images(layout)]
+
+
+async def build(
+    layout: Layout, ref: str, *, report: Report = silent, cancel: anyio.Event | None = None
+) -> Image:
+    """Build an image in this process; setting `cancel` leaves nothing of it behind.
+
+    Raises:
+        RequestCancelled: `cancel` was set.
+        SandboxError: it could not be built.
+    """
+    layout.make()
+    result: list[StoredImage] = []
+    async with anyio.create_task_group() as group:
+
+        async def obey(event: anyio.Event) -> None:
+            await event.wait()
+            group.cancel_scope.cancel()
+
+        if cancel is not None:
+            group.start_soon(obey, cancel)
+        result.append(await builder.build(layout, ref, report))
+        group.cancel_scope.cancel()
+    if not result:
+        raise RequestCancelled
+    return described(layout, result[0])
 
 
 def remove(layout: Layout, ref: str) -> None:

@@ -7,7 +7,10 @@ import attrs
 from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.protocol.errors import SandboxNotFound
 from sandbox_rpc.protocol.types import Failure, Sandbox, State
+from sandbox_rpc.sandboxes import workspace
+from sandbox_rpc.sandboxes.find import by_folder
 from sandbox_rpc.supervisor import spawn, state
 
 
@@ -50,6 +53,20 @@ def look(layout: Layout, record: Record) -> Sandbox:
             ),
         )
     return known
+
+
+async def of_folder(layout: Layout, folder: str) -> Sandbox:
+    """The sandbox of a folder; one that never had any is a stopped one.
+
+    Raises:
+        WorkspaceRefused: there is no such folder.
+    """
+    try:
+        record = by_folder(layout, folder).record
+    except SandboxNotFound:
+        real = workspace.real_path(folder)
+        return Sandbox(names.from_path(real), State.STOPPED, real)
+    return await status(layout, record)
 
 
 async def every(layout: Layout, *, stopped: bool) -> list[Sandbox]:

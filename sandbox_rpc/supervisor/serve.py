@@ -135,6 +135,9 @@ class Visitors:
                     raise SettingInvalid(f"The request does not fit: {error}.") from None
                 self.asked.set()
                 return convert.to_wire(await self._supervisor.start(wanted, waiter, report))
+            case "console/write":
+                await self._supervisor.type(bytes.fromhex(str(params.get("data", ""))))
+                return None
             case "sandbox/stop":
                 self.asked.set()
                 force = bool(params.get("force", False))

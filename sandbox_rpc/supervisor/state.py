@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -26,6 +27,11 @@ SCHEMA = 1
 def now() -> str:
     """The time as ISO 8601, UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def next_revision(previous: int) -> int:
+    """A larger number: milliseconds since 1970, so that it grows from life to life too."""
+    return max(previous + 1, time.time_ns() // 1_000_000)
 
 
 def load(room: Room) -> Sandbox | None:
@@ -55,7 +61,7 @@ class Store:
 
     def change(self, **fields: Any) -> Sandbox:
         """Change fields, write the file, tell the listeners."""
-        revision = self.sandbox.revision + 1
+        revision = next_revision(self.sandbox.revision)
         self.sandbox = attrs.evolve(self.sandbox, revision=revision, **fields)
         if self._room.folder.is_dir():
             try:

@@ -18,6 +18,7 @@ from sandbox_rpc.host import files, locks, process
 from sandbox_rpc.host.paths import CREDENTIAL_PREFIX
 from sandbox_rpc.protocol import types
 from sandbox_rpc.protocol.errors import (
+    ConsoleGone,
     QemuFailed,
     SandboxBusy,
     SandboxError,
@@ -109,6 +110,15 @@ class Supervisor:
         elif force and self._vm is not None:
             self._group.start_soon(self._vm.quit)
         return await self._stopping.join(waiter, report)
+
+    async def type(self, data: bytes) -> None:
+        """Type on the console.
+
+        Raises:
+            ConsoleGone: there is none.
+        """
+        if self._vm is None or not await self._vm.hub.type(data):
+            raise ConsoleGone(f"The console of {self._place.name} has ended.")
 
     def leave(self, waiter: object) -> None:
         """A waiter has cancelled its request; a stop is never undone."""

@@ -1,0 +1,77 @@
+"""What changes in folders and files, told by the kernel: nobody polls."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import anyio
+from inotify_simple import INotify, flags
+
+FOLDER = (
+    flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.DELETE_SELF
+    | flags.ONLYDIR
+)  # fmt: skip
+FILE = flags.MODIFY | flags.CLOSE_WRITE | flags.DELETE_SELF | flags.MOVE_SELF
+ENDED = flags.CLOSE_WRITE | flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED
+"""What says that a file's writer is done with it."""
+
+
+class Watch:
+    """One inotify instance; use `open_watch`."""
+
+    def __init__(self, inotify: INotify) -> None:
+        self._inotify = inotify
+        self._folders: dict[int, Path] = {}
+
+    def add_folder(self, folder: Path) -> bool:
+        """Watch the entries of a folder; False where it is not there."""
+        try:
+            self._folders[self._inotify.add_watch(folder, FOLDER)] = folder
+        except OSError:
+            return False
+        return True
+
+    def add_file(self, descriptor: int) -> None:
+        """Watch an open file, whatever its name has come to mean."""
+        self._inotify.add_watch(f"/proc/self/fd/{descriptor}", FILE)
+
+    async def next(self) -> list[tuple[Path, int]]:
+        """The next changes: path of the entry (or folder), and inotify's mask.
+
+        An overflow of the kernel's queue is told as a change of the root, `/`: look at everything.
+        """
+        await anyio.wait_readable(self._inotify.fileno())
+        found = []
+        for event in self._inotify.read(timeout=0):
+            if event.mask & flags.Q_OVERFLOW:
+                found.append((Path("/"), int(event.mask)))
+                continue
+            folder = self._folders.get(event.wd, Path())
+            found.append((folder / event.name, int(event.mask)))
+            if event.mask & flags.IGNORED:
+                self._folders.pop(event.wd, None)
+        return found
+
+
+@contextmanager
+def open_watch() -> Iterator[Watch]:
+    """A watch for the block.
+
+    Raises:
+        OSError: the user has too many (fs.inotify.max_user_instances).
+    """
+    inotify = INotify(inheritable=False, nonblocking=True)
+    try:
+        yield Watch(inotify)
+    finally:
+        # The loop must forget the descriptor before its number can mean another file.
+        anyio.notify_closing(inotify.fileno())
+        inotify.close()
+
+
+def size_of(descriptor: int) -> int:
+    """Bytes in an open file."""
+    return os.fstat(descriptor).st_size

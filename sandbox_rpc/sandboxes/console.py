@@ -1,0 +1,118 @@
+"""Follow a serial console from any offset: QEMU's own log is the truth, so nothing is lost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from sandbox_rpc.host import names
+from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.host.watch import ENDED, open_watch, size_of
+from sandbox_rpc.protocol.errors import ConsoleGone, SandboxNotRunning
+from sandbox_rpc.protocol.types import ConsoleEnd
+from sandbox_rpc.sandboxes.status import status
+from sandbox_rpc.supervisor import client
+from sandbox_rpc.supervisor.wire import PeerGone
+
+CHUNK = 1 << 16
+GATHER_S = 0.005
+"""How long small output is gathered: a message for each byte would cost more than it tells."""
+
+Output = Callable[[int, bytes], Awaitable[None]]
+"""Takes an offset and the bytes there; waits while its reader is slow."""
+
+
+class Console:
+    """One reader's place in the output of a machine; made by `attach`."""
+
+    def __init__(self, layout: Layout, name: str, descriptor: int, offset: int) -> None:
+        self._layout = layout
+        self._name = name
+        self._descriptor = descriptor
+        self._typing = anyio.Lock()
+        self.offset = offset
+        """Of the next byte."""
+        self.size = size_of(descriptor)
+        """Bytes since power-on when it was attached."""
+
+    async def follow(self, output: Output, *, forever: bool) -> ConsoleEnd:
+        """Deliver what there is and, if `forever`, what comes, until the machine ends."""
+        with open_watch() as watch:
+            watch.add_file(self._descriptor)
+            ended = False
+            while True:
+                if data := os.pread(self._descriptor, CHUNK, self.offset):
+                    await output(self.offset, data)
+                    self.offset += len(data)
+                elif ended:
+                    return ConsoleEnd.STOPPED
+                elif not forever:
+                    return ConsoleEnd.COMPLETE
+                else:
+                    ended = any(mask & ENDED for _, mask in await watch.next())
+                    if not ended:
+                        await anyio.sleep(GATHER_S)
+
+    async def write(self, data: bytes) -> None:
+        """Type; calls keep their order.
+
+        Raises:
+            ConsoleGone: the machine has ended.
+        """
+        async with self._typing:
+            await self._ask("console/write", {"data": data.hex()})
+
+    async def resize(self, columns: int, rows: int) -> bool:
+        """Tell the guest the terminal's size; whether it took it."""
+        answer = await self._ask("console/resize", {"columns": columns, "rows": rows})
+        return isinstance(answer, dict) and bool(answer.get("applied"))
+
+    def close(self) -> None:
+        """Give the log back."""
+        os.close(self._descriptor)
+
+    async def _ask(self, method: str, params: dict[str, object]) -> object:
+        try:
+            return await client.ask(self._layout.home(self._name), method, params)
+        except (PeerGone, SandboxNotRunning):
+            raise ConsoleGone(f"The console of {self._name} has ended.") from None
+
+
+async def attach(
+    layout: Layout, name: str, *, offset: int | None = None, tail: int | None = None
+) -> Console:
+    """Open the console of a running sandbox at an offset, so many bytes before its end, or there.
+
+    What has been given back to the file system (all but the last 64 MiB) is skipped.
+
+    Raises:
+        SandboxNotFound, SandboxNotRunning: it has no console.
+    """
+    sandbox = await status(layout, names.read(layout, name))
+    if sandbox.console_log is None:
+        raise SandboxNotRunning(f"{name} is {sandbox.state}.")
+    try:
+        # In a folder that QEMU may write: a link in the log's place is not followed.
+        descriptor = os.open(sandbox.console_log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise SandboxNotRunning(f"{name} has no console yet.", hint="Try again.") from error
+    try:
+        size = size_of(descriptor)
+        begin = size if offset is None and tail is None else max(0, offset or 0)
+        if tail is not None:
+            begin = max(0, size - max(0, tail))
+        return Console(layout, name, descriptor, _kept(descriptor, min(begin, size), size))
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _kept(descriptor: int, offset: int, size: int) -> int:
+    if offset >= size:
+        return size
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError:
+        return offset

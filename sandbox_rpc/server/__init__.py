@@ -1,0 +1,1 @@
+"""The service on stdio: the wire, and nothing else. The only room that imports pygls."""

@@ -1,0 +1,130 @@
+"""Method → verb, a few lines each; what a request means is decided elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import attrs
+
+from sandbox_rpc.config import sources
+from sandbox_rpc.config.settings import SETTINGS
+from sandbox_rpc.host import names
+from sandbox_rpc.host.names import Record
+from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images.store import DEFAULT_REF
+from sandbox_rpc.protocol import types as t
+from sandbox_rpc.sandboxes import images
+from sandbox_rpc.sandboxes.doctor import examine
+from sandbox_rpc.sandboxes.find import by_folder
+from sandbox_rpc.sandboxes.start import Start, start
+from sandbox_rpc.sandboxes.status import every, of_folder, status
+from sandbox_rpc.sandboxes.stop import stop
+from sandbox_rpc.server.progress import reporting
+from sandbox_rpc.server.rpc import Call, Handler, invalid
+
+Notify = Callable[[str, Any], None]
+
+
+class Answers:
+    """The requests that need no state of their own; exec and consoles are in `streams`."""
+
+    def __init__(self, layout: Layout, notify: Notify) -> None:
+        self._layout = layout
+        self._notify = notify
+
+    @property
+    def table(self) -> dict[str, Handler]:
+        """Handlers by method."""
+        return {
+            "sandbox/start": self.start,
+            "sandbox/stop": self.stop,
+            "sandbox/status": self.status,
+            "sandbox/list": self.list_,
+            "host/doctor": self.doctor,
+            "image/list": self.image_list,
+            "image/build": self.image_build,
+            "image/remove": self.image_remove,
+        }
+
+    async def start(self, params: t.StartParams, call: Call) -> t.Sandbox:
+        """`sandbox/start`."""
+        wanted = Start(params.workspace, params.name, _settings(params), force=params.force)
+        with reporting(self._notify, call.token, "Starting sandbox") as report:
+            return await start(self._layout, wanted, report=report, cancel=call.cancel)
+
+    async def stop(self, params: t.StopParams, call: Call) -> t.Sandbox:
+        """`sandbox/stop`."""
+        record = self._record(params.name, params.workspace)
+        with reporting(self._notify, call.token, "Stopping sandbox") as report:
+            return await stop(self._layout, record, force=params.force, report=report)
+
+    async def status(self, params: t.Target, call: Call) -> t.Sandbox:
+        """`sandbox/status`."""
+        if params.name is None and params.workspace is not None:
+            return await of_folder(self._layout, params.workspace)
+        return await status(self._layout, self._record(params.name, params.workspace))
+
+    async def list_(self, params: t.ListParams, call: Call) -> list[t.Sandbox]:
+        """`sandbox/list`."""
+        return await every(self._layout, stopped=params.stopped)
+
+    async def doctor(self, params: object, call: Call) -> t.Doctor:
+        """`host/doctor`."""
+        binary = sources.load(None, {}).settings.qemu_binary
+        return await anyio.to_thread.run_sync(examine, self._layout, binary)
+
+    async def image_list(self, params: object, call: Call) -> list[t.Image]:
+        """`image/list`."""
+        return await anyio.to_thread.run_sync(images.every, self._layout)
+
+    async def image_build(self, params: t.ImageBuildParams, call: Call) -> t.Image:
+        """`image/build`."""
+        call.undo = True
+        with reporting(self._notify, call.token, "Building image") as report:
+            return await images.build(
+                self._layout, params.ref or DEFAULT_REF, report=report, cancel=call.cancel
+            )
+
+    async def image_remove(self, params: t.ImageRemoveParams, call: Call) -> None:
+        """`image/remove`."""
+        await anyio.to_thread.run_sync(images.remove, self._layout, params.ref)
+
+    def _record(self, name: str | None, workspace: str | None) -> Record:
+        if name is not None:
+            return names.read(self._layout, name)
+        if workspace is not None:
+            return by_folder(self._layout, workspace).record
+        raise invalid("name or workspace is required")
+
+
+def _settings(params: t.StartParams) -> dict[str, object]:
+    """The settings that the client has set, by key."""
+    fields = {a.name for a in attrs.fields(t.StartParams)}
+    given = {
+        setting.key: getattr(params, setting.attribute)
+        for setting in SETTINGS
+        if setting.attribute in fields
+    }
+    return {key: value for key, value in given.items() if value is not None}
+
+
+def decoded(data: str, field: str) -> bytes:
+    """Bytes from base64.
+
+    Raises:
+        JsonRpcInvalidParams: it is not base64.
+    """
+    try:
+        return base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid("not base64", field) from None
+
+
+def encoded(data: bytes) -> str:
+    """Bytes as base64."""
+    return base64.b64encode(data).decode()
