@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from contextlib import suppress
 from types import ModuleType
 
 COMMANDS = {
@@ -54,6 +56,7 @@ def usage() -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
+    _open_standard_streams()
     words = sys.argv[1:] if argv is None else argv
     while words and words[0] == "--kvm":  # the seed's choice of a backend; here the only one
         words = words[1:]
@@ -73,6 +76,16 @@ def main(argv: list[str] | None = None) -> int:
     from sandbox_rpc.cli import run
 
     return run.command(module_of(command), command, rest)
+
+
+def _open_standard_streams() -> None:
+    """Where the caller has closed one, the first file we open would take its place."""
+    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            with suppress(OSError):
+                os.close(fd)
+            os.open(os.devnull, os.O_RDWR)
+            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
 if __name__ == "__main__":

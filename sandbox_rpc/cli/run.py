@@ -131,13 +131,16 @@ def _confess(error: Exception) -> int:
     import tempfile
     import traceback
 
-    with tempfile.NamedTemporaryFile(
-        "w", prefix="sandbox-fault-", suffix=".log", delete=False
-    ) as file:
-        traceback.print_exception(error, file=file)
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="sandbox-fault-", suffix=".log", delete=False
+        ) as file:
+            traceback.print_exception(error, file=file)
+        hint = f"please report it with {file.name}"
+    except OSError as second:
+        hint = f"its traceback cannot be written: {second}"
     print(
-        f"error: a fault in sandbox itself: {type(error).__name__}: {error}\n"
-        f"hint: please report it with {file.name}",
+        f"error: a fault in sandbox itself: {type(error).__name__}: {error}\nhint: {hint}",
         file=sys.stderr,
     )
     return INTERNAL

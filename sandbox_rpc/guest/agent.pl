@@ -441,6 +441,8 @@ sub receive {
         ($input, $skipping) = ('', 0);    # half a line of a host that went away
         return 0;
     }
+    # What a new host says may come before the news that there is one; it is to get its answer.
+    $connected = 1;
     $input .= $bytes;
     while ((my $end = index $input, "\n") >= 0) {
         my $line = substr $input, 0, $end + 1, '';

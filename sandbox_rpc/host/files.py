@@ -11,6 +11,8 @@ from pathlib import Path
 
 from sandbox_rpc.protocol.errors import DiskFull, PermissionDenied
 
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
+
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
@@ -18,14 +20,14 @@ def translated(path: Path) -> Iterator[None]:
 
     Raises:
         DiskFull: no room, or the user's quota is used up.
-        PermissionDenied: no right to the path.
+        PermissionDenied: no right to the path, or something else is in its place.
     """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise DiskFull(f"No space left to write {path}.", path=str(path)) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if error.errno in REFUSALS:
             raise PermissionDenied(
                 f"Cannot write {path}: {error.strerror}.",
                 hint=f"Check who owns {path.parent}, or set SANDBOX_CACHE_BASE.",

@@ -55,7 +55,7 @@ def check(name: str) -> str:
 def find(layout: Layout, real_path: str) -> str | None:
     """The name of the sandbox of this workspace."""
     try:
-        name = layout.name_of_path(real_path).read_text()
+        name = layout.name_of_path(real_path).read_text(errors="replace")
     except FileNotFoundError:
         return None
     return name if NAME.fullmatch(name) else None
@@ -97,7 +97,10 @@ def allot(layout: Layout, real_path: str, wanted: str | None = None) -> Record:
         NameInvalid: `wanted` is no name.
         SandboxBusy: `wanted` means another folder, or the folder has another name.
     """
-    layout.make()
+    if wanted is not None:
+        check(wanted)
+    with files.translated(layout.base):
+        layout.make()
     with locks.held(layout.names_lock):
         if (known := find(layout, real_path)) is not None:
             with suppress(SandboxNotFound):
@@ -119,7 +122,8 @@ def allot(layout: Layout, real_path: str, wanted: str | None = None) -> Record:
 def write(layout: Layout, record: Record) -> None:
     """Remember a record."""
     home = layout.home(record.name)
-    home.folder.mkdir(mode=0o700, exist_ok=True)
+    with files.translated(home.folder):
+        home.folder.mkdir(mode=0o700, exist_ok=True)
     files.replace(home.record, convert.dumps(record))
 
 
@@ -162,7 +166,6 @@ def from_path(real_path: str) -> str:
 
 def _claim(layout: Layout, real_path: str, wanted: str | None) -> str:
     if wanted is not None:
-        check(wanted)
         with suppress(SandboxNotFound):
             other = read(layout, wanted)
             if other.workspace != real_path:

@@ -24,9 +24,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import pwd
 from pathlib import Path
 
 from attrs import frozen
+
+from sandbox_rpc.protocol.errors import PermissionDenied
+
+
+def home() -> Path | None:
+    """The user's home folder; None where HOME is unset and the user is in no table."""
+    if folder := os.environ.get("HOME"):
+        return Path(folder)
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return None
 
 
 def cache_base() -> Path:
@@ -35,14 +48,14 @@ def cache_base() -> Path:
         return Path(base).absolute()
     if base := os.environ.get("XDG_CACHE_HOME"):
         return Path(base).absolute() / "sandbox"
-    return Path.home() / ".cache" / "sandbox"
+    return _home("SANDBOX_CACHE_BASE") / ".cache" / "sandbox"
 
 
 def config_base() -> Path:
     """Where the user's settings lie."""
     if base := os.environ.get("XDG_CONFIG_HOME"):
         return Path(base).absolute() / "sandbox"
-    return Path.home() / ".config" / "sandbox"
+    return _home("XDG_CONFIG_HOME") / ".config" / "sandbox"
 
 
 def config_file() -> Path:
@@ -52,6 +65,14 @@ def config_file() -> Path:
 
 FOLDER_FILE = "sandbox.toml"
 """Settings that a workspace brings along; the guest can write it, so it may only tighten."""
+
+
+def _home(instead: str) -> Path:
+    if (folder := home()) is None:
+        raise PermissionDenied(
+            "This user has no home folder.", hint=f"Set HOME, or {instead} to a folder."
+        )
+    return folder
 
 
 def path_digest(path: str) -> str:

@@ -21,6 +21,10 @@ from sandbox_rpc.protocol.errors import BuildFailed, DiskFull
 KEPT_LINES = 15
 LINE_MAX = 400
 GRACE_S = 5.0
+STEPS_PER_PACKAGE = 3
+"""Fetched, unpacked, set up."""
+TYPICAL_PACKAGES = 200
+"""Assumed until apt has counted them all."""
 
 
 class Log:
@@ -130,38 +134,32 @@ class Steps:
         self.fraction = 0.0
         self.message = "Asking the mirror"
         self._expected = 0
-        self._fetched = 0
-        self._unpacked = 0
-        self._set_up = 0
+        self._done = 0
 
     def line(self, text: str) -> bool:
         """Take one line; whether there is something new to say."""
         before = (round(self.fraction, 2), self.message)
         if found := re.search(r"\b(\d+) newly installed", text):
-            self._expected = max(self._expected, int(found[1]))
+            # Once for the base system, once for the rest.
+            self._expected += int(found[1])
         elif text.startswith("Get:"):
-            self._fetched += 1
             # Before apt has counted, these are its indexes.
             if self._expected:
-                self._at(0.05 + 0.20 * self._share(self._fetched), "Downloading packages")
-        elif text.startswith("I: extracting archives"):
-            self._at(0.25, "Extracting the base system")
+                self._package("Downloading packages")
         elif text.startswith("Unpacking "):
-            self._unpacked += 1
-            self._at(0.30 + 0.30 * self._share(self._unpacked), "Unpacking packages")
+            self._package("Unpacking packages")
         elif text.startswith("Setting up "):
-            self._set_up += 1
-            self._at(0.55 + 0.35 * self._share(self._set_up), "Setting up packages")
+            self._package("Setting up packages")
         elif text.startswith("I: running --customize-hook"):
             self._at(0.92, "Configuring the guest")
         elif text.startswith("I: cleaning package lists"):
             self._at(0.96, "Cleaning up")
         return (round(self.fraction, 2), self.message) != before
 
-    def _share(self, count: int) -> float:
-        return min(1.0, count / max(self._expected, 1))
+    def _package(self, message: str) -> None:
+        self._done += 1
+        total = STEPS_PER_PACKAGE * max(self._expected, TYPICAL_PACKAGES)
+        self._at(0.05 + 0.85 * min(1.0, self._done / total), message)
 
     def _at(self, fraction: float, message: str) -> None:
-        # apt goes through some steps twice; progress only grows.
-        if fraction >= self.fraction:
-            self.fraction, self.message = fraction, message
+        self.fraction, self.message = max(self.fraction, fraction), message

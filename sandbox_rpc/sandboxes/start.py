@@ -9,7 +9,7 @@ import anyio
 from attrs import field, frozen
 
 from sandbox_rpc.config import sources
-from sandbox_rpc.host import names
+from sandbox_rpc.host import files, names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert
@@ -19,9 +19,13 @@ from sandbox_rpc.protocol.types import Sandbox
 from sandbox_rpc.sandboxes import workspace
 from sandbox_rpc.supervisor import client, spawn
 from sandbox_rpc.supervisor.request import StartRequest
-from sandbox_rpc.supervisor.wire import PeerGone
+from sandbox_rpc.supervisor.wire import PeerGone, RequestCancelled
 
-ATTEMPTS = 5
+ATTEMPTS = 40
+PAUSE_S = 0.2
+"""Together longer than a supervisor takes to say farewell."""
+DEATHS = 3
+"""How many supervisors may die over one start before it is their fault."""
 INSIDE = "SANDBOX_CONTAINER"
 """Set in every guest, so that nothing nests by accident."""
 
@@ -70,7 +74,8 @@ async def start(
         real = record.workspace
     admitted = workspace.admit(layout, real, force=wanted.force or record is not None)
     loaded = sources.load(admitted.path, wanted.settings)
-    layout.make()
+    with files.translated(layout.base):
+        layout.make()
     record = record or names.allot(layout, admitted.path, wanted.name)
     request = StartRequest(
         workspace=admitted.path,
@@ -90,7 +95,10 @@ async def request_start(
     cancel: anyio.Event | None = None,
 ) -> Sandbox:
     """Have the sandbox's supervisor start it; a supervisor that is just ending is replaced."""
+    deaths = 0
     for _ in range(ATTEMPTS):
+        if cancel is not None and cancel.is_set():
+            raise RequestCancelled
         await spawn.ensure(layout, record.name)
         try:
             answer = await client.ask(
@@ -100,7 +108,13 @@ async def request_start(
                 report=report,
                 cancel=cancel,
             )
-        except (PeerGone, SandboxNotRunning):
+        except SandboxNotRunning:
+            await anyio.sleep(PAUSE_S)  # it is just ending
+            continue
+        except PeerGone:
+            deaths += 1
+            if deaths == DEATHS:
+                break
             continue
         return convert.from_wire(answer, Sandbox)
     raise SandboxBusy(

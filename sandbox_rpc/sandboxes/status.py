@@ -40,6 +40,9 @@ def look(layout: Layout, record: Record) -> Sandbox:
         return Sandbox(record.name, State.STOPPED, record.workspace)
     lives = known.state not in (State.STOPPED, State.LOST)
     if lives and not is_alive(layout, record.name):
+        if state.load(layout.room(record.name)) != known:
+            # It ended in order while we looked.
+            return look(layout, record)
         return attrs.evolve(
             known,
             state=State.LOST,

@@ -30,6 +30,9 @@ def real_path(path: str) -> str:
     Raises:
         WorkspaceRefused: it is missing, no folder, unreadable, or no path.
     """
+    if not path:
+        # realpath("") is the current folder: an empty variable in a script would share it.
+        raise WorkspaceRefused("No folder is named.", hint="`.` is the current one.", path=path)
     try:
         real = os.path.realpath(path, strict=True)
         is_folder = os.path.isdir(real)
@@ -66,11 +69,11 @@ def admit(layout: Layout, path: str, *, force: bool = False) -> Workspace:
             # What does not exist cannot be masked, and the guest would be the one to make it.
             Path(mask).mkdir(mode=0o700, parents=True, exist_ok=True)
     else:
-        home = os.path.realpath(Path.home())
+        home = paths.home()
         reason = None
         if real == "/":
             reason = "is the whole machine"
-        elif real == home:
+        elif home is not None and real == os.path.realpath(home):
             reason = "is the home folder, with keys and tokens in it"
         elif masks:
             reason = f"contains sandbox's own state ({masks[0]})"

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from sandbox_rpc.host import paths
+
 USER = "dev"
 LOOPBACK = "127.0.0.1"
 
@@ -85,7 +87,12 @@ def index(names: Path) -> str:
 def alias_folder() -> Path | None:
     """The folder of a user who keeps one file for each host; None where there is none."""
     folder = os.environ.get("SSH_CONFIG_DIR")
-    path = Path(folder) if folder else Path.home() / ".ssh" / "config.d"
+    if folder:
+        path = Path(folder)
+    elif (home := paths.home()) is not None:
+        path = home / ".ssh" / "config.d"
+    else:
+        return None
     return path if path.is_dir() else None
 
 

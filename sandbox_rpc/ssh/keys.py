@@ -11,7 +11,7 @@ import anyio
 from attrs import field, frozen
 
 from sandbox_rpc.host import files, process
-from sandbox_rpc.protocol.errors import ToolMissing
+from sandbox_rpc.protocol.errors import DiskFull, ToolMissing
 
 AGENT_LIMIT_S = 2
 """An SSH agent that waits for a person (a locked one, a hardware one) must not hold up a start."""
@@ -27,12 +27,22 @@ class KeyPair:
 
 
 async def make_pair(comment: str, folder: Path) -> KeyPair:
-    """A new key; its private half lies in a temporary folder below `folder` for a moment."""
+    """A new key; its private half lies in a temporary folder below `folder` for a moment.
+
+    Raises:
+        ToolMissing: ssh-keygen is not installed.
+        DiskFull: no room.
+    """
     with tempfile.TemporaryDirectory(dir=folder, prefix=".key.") as temporary:
         path = Path(temporary, "key")
-        await process.run(
-            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
-        )
+        try:
+            await process.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)]
+            )
+        except subprocess.CalledProcessError as error:
+            if b"No space left" in error.stderr or b"quota exceeded" in error.stderr:
+                raise DiskFull(f"No space left to write {path}.", path=str(path)) from error
+            raise
         return KeyPair(path.read_text(), path.with_suffix(".pub").read_text().strip())
 
 

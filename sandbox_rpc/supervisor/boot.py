@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pwd
@@ -25,7 +26,7 @@ from sandbox_rpc.images import build, disk
 from sandbox_rpc.images import store as images
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy
+from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy, WorkspaceRefused
 from sandbox_rpc.protocol.progress import Progress, Report
 from sandbox_rpc.protocol.types import State
 from sandbox_rpc.qemu import box as boxes
@@ -44,10 +45,13 @@ from sandbox_rpc.qemu.machine import (
 from sandbox_rpc.qemu.view import IMAGE, Mount, View, masked
 from sandbox_rpc.ssh import keys
 from sandbox_rpc.supervisor import request as requests
+from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
 from sandbox_rpc.supervisor.state import Store, now
 from sandbox_rpc.supervisor.steps import Steps
 from sandbox_rpc.supervisor.vm import Vm, attach
+
+LOCK_LIMIT_S = 2
 
 
 async def boot(
@@ -64,6 +68,9 @@ async def boot(
         capabilities.find_qemu, settings.qemu_binary, place.layout.qemu_probe
     )
     box = await choose_box(place.layout, qemu, settings, request.workspace)
+    security = "mapped-xattr" if box.needs_mapped else str(settings.workspace_security)
+    if security == "mapped-xattr":
+        check_xattr(request.workspace, forced=box.needs_mapped)
     warnings = [*request.warnings, *filter(None, [warning]), *_missing_layers(box)]
     store.change(
         accelerator=str(accelerator), network="open", memory_mib=settings.memory_mib,
@@ -81,7 +88,6 @@ async def boot(
         identity, host_key = await make_identity(place, settings, box)
         credentials = _write_credentials(place, identity, box)
     with steps.step("qemu", "Starting QEMU"):
-        security = "mapped-xattr" if box.needs_mapped else str(settings.workspace_security)
         store.change(workspace_security=security)
         what = View(
             vm=str(place.room.qemu),
@@ -109,8 +115,7 @@ async def boot(
 
         note = Launch(request, accelerator, image.ssh_port, host_key)
         requests.note(place.room, note)
-        if (lock_fd := locks.acquire(place.home.vm_lock)) is None:
-            raise SandboxBusy(f"A machine of {place.name} is still running.", name=place.name)
+        lock_fd = await take_lock(place)
         try:
             process = await launch(
                 qemu=qemu, box=box, what=what, describe=describe, room=place.room, lock_fd=lock_fd
@@ -126,6 +131,42 @@ async def boot(
             # QEMU has them in its memory; the host key's private half need not lie about.
             (place.room.qemu / path).unlink(missing_ok=True)
     return note, vm
+
+
+async def take_lock(place: Place) -> int:
+    """The lock that QEMU is to hold.
+
+    Raises:
+        SandboxBusy: another machine of this name holds it.
+    """
+    with anyio.move_on_after(LOCK_LIMIT_S):
+        # Somebody who only asks whether it is held, holds it for that instant.
+        while (lock_fd := locks.acquire(place.home.vm_lock)) is None:
+            await anyio.sleep(locks.RETRY_S)
+        return lock_fd
+    raise SandboxBusy(f"A machine of {place.name} is still running.", name=place.name)
+
+
+def check_xattr(workspace: str, *, forced: bool) -> None:
+    """Make sure that the workspace's file system keeps the attributes `mapped-xattr` needs.
+
+    Raises:
+        WorkspaceRefused: it does not; the guest could not change an owner or a mode.
+    """
+    try:
+        os.getxattr(workspace, "user.virtfs.mode")
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            return  # no such attribute: it could have one
+        raise WorkspaceRefused(
+            f"The file system of {workspace} has no user extended attributes, "
+            "which workspace.security = mapped-xattr needs.",
+            hint="This host cannot filter setuid files, so mapped-xattr is a must for root: start "
+            "it as an ordinary user, or share a folder on another file system."
+            if forced
+            else "Use workspace.security = none, or share a folder on another file system.",
+            path=workspace,
+        ) from None
 
 
 async def ensure_image(layout: Layout, settings: Settings, report: Report) -> StoredImage:
@@ -199,9 +240,12 @@ async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Ide
     async def agent() -> None:
         found["agent"] = await keys.agent_keys() if settings.ssh_agent_keys else ()
 
-    async with anyio.create_task_group() as group:
-        for work in (host, client, agent):
-            group.start_soon(work)
+    try:
+        async with anyio.create_task_group() as group:
+            for work in (host, client, agent):
+                group.start_soon(work)
+    except ExceptionGroup as errors:
+        raise unwrapped(errors) from None
     pair = found["host"]
     assert isinstance(pair, keys.KeyPair)
     allowed = (found["client"], *found["agent"])  # type: ignore[misc]

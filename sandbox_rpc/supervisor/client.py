@@ -13,7 +13,7 @@ from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ProtocolMismatch, SandboxNotRunning
 from sandbox_rpc.protocol.progress import Progress, Report, silent
 from sandbox_rpc.supervisor.operation import unwrapped
-from sandbox_rpc.supervisor.wire import GREETING, Params, Peer, PeerGone
+from sandbox_rpc.supervisor.wire import GREETING, Params, Peer, PeerGone, RequestCancelled
 
 GREETING_LIMIT_S = 10
 
@@ -33,6 +33,7 @@ async def ask(
     nothing is left. Being cancelled itself, or killed, only loses the connection: the work goes on.
 
     Raises:
+        RequestCancelled: `cancel` was set, and the work is undone or was never asked for.
         SandboxNotRunning: no supervisor answers.
         ProtocolMismatch: it speaks another major version.
         PeerGone: it ended before it answered.
@@ -55,16 +56,22 @@ async def ask(
         elif hear is not None:
             hear(method, params)
 
+    async def run(peer: Peer) -> None:
+        await peer.run()
+        greeted.set()  # one that has died will not greet
+
     async def converse() -> object:
         result: object = None
         async with stream, anyio.create_task_group() as group:
             peer = Peer(stream, hear=take)
-            group.start_soon(peer.run)
+            group.start_soon(run, peer)
             with anyio.move_on_after(GREETING_LIMIT_S):
                 await greeted.wait()
             check_greeting(greetings, home.folder.name)
             ids: list[int] = []
             if cancel is not None:
+                if cancel.is_set():
+                    raise RequestCancelled
                 group.start_soon(_forward_cancel, peer, cancel, ids)
             result = await peer.ask(method, params, on_id=ids.append)
             group.cancel_scope.cancel()
@@ -98,5 +105,4 @@ def check_greeting(greetings: list[str], name: str) -> None:
 
 async def _forward_cancel(peer: Peer, cancel: anyio.Event, ids: list[int]) -> None:
     await cancel.wait()
-    if ids:
-        await peer.tell("$/cancelRequest", {"id": ids[0]})
+    await peer.tell("$/cancelRequest", {"id": ids[0]})

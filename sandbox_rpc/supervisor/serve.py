@@ -21,7 +21,7 @@ from sandbox_rpc.protocol.types import Sandbox
 from sandbox_rpc.supervisor import wire
 from sandbox_rpc.supervisor.request import Place, StartRequest
 from sandbox_rpc.supervisor.supervisor import Supervisor
-from sandbox_rpc.supervisor.wire import Peer
+from sandbox_rpc.supervisor.wire import Peer, RequestCancelled
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ class Visitors:
     async def _attend(self, stream: anyio.abc.SocketStream) -> None:
         number = next(self._count)
         send, receive = anyio.create_memory_object_stream[tuple[str, dict[str, Any]]](1000)
+        cancelled: set[int] = set()
 
         def push(method: str, params: dict[str, Any]) -> None:
             # A client that does not read misses news; its answers still wait for it.
@@ -90,10 +91,13 @@ class Visitors:
             push("sandbox/didChange", convert.to_wire(sandbox))
 
         def hear(method: str, params: dict[str, Any]) -> None:
-            if method == "$/cancelRequest":
-                self._supervisor.leave((number, params.get("id")))
+            if method == "$/cancelRequest" and isinstance(id_ := params.get("id"), int):
+                cancelled.add(id_)
+                self._supervisor.leave((number, id_))
 
         async def answer(method: str, params: dict[str, Any], id_: int) -> Any:
+            if id_ in cancelled:
+                raise RequestCancelled  # the cancel came in the same breath
             return await self._answer(method, params, (number, id_), push)
 
         async with stream:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import anyio
 
-from sandbox_rpc.host import files, sockets
+from sandbox_rpc.host import files, locks, sockets
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol.errors import SandboxBusy
+from sandbox_rpc.supervisor import state
 
 READY = b"ready"
 BUSY = b"busy"
@@ -27,6 +28,7 @@ async def ensure(layout: Layout, name: str) -> None:
     """Return when the sandbox's supervisor takes connections.
 
     Raises:
+        StateNewer: it has died, and only a newer version can take its machine over.
         SandboxBusy: it does not come up; the message has the end of its log.
     """
     home = layout.home(name)
@@ -37,6 +39,8 @@ async def ensure(layout: Layout, name: str) -> None:
             pass
         else:
             return
+        if locks.is_held(home.vm_lock):
+            state.load(layout.room(name))
         word = await _spawn(layout, name)
         if word == READY:
             return

@@ -23,6 +23,7 @@ from sandbox_rpc.protocol.errors import (
     SandboxBusy,
     SandboxError,
     SandboxNotRunning,
+    StateNewer,
     StopTimeout,
 )
 from sandbox_rpc.protocol.progress import Report, silent
@@ -60,9 +61,13 @@ class Supervisor:
         self._stopping: Operation[Sandbox] | None = None
         self.done = anyio.Event()
         """Set when there is nothing left to supervise."""
-        # A newer version's note of a life that has ended is of no use, and no obstacle.
-        lives = locks.is_held(place.home.vm_lock)
-        known = state.load(place.room) if lives else None
+        try:
+            known = state.load(place.room)
+        except StateNewer:
+            # Of a life that has ended it is of no use, and no obstacle.
+            if locks.is_held(place.home.vm_lock):
+                raise
+            known = None
         self.store = Store(
             place.room, known or Sandbox(place.name, State.STOPPED, workspace="", revision=0)
         )
@@ -162,6 +167,9 @@ class Supervisor:
     def _catch_up(self, note: Launch, vm: Vm) -> None:
         """Write down what the dead supervisor may not have come to."""
         room = self._place.room
+        if not self.store.sandbox.workspace:
+            log.warning("its sandbox.json was missing or damaged")
+            self.store.sandbox = self._new(note.request.workspace)
         with suppress(SandboxError, OSError):
             if note.process is None:
                 request.note(room, attrs.evolve(note, process=vm.process))
@@ -170,6 +178,16 @@ class Supervisor:
         # QEMU answers, so it has read them.
         for path in room.qemu.glob(f"{CREDENTIAL_PREFIX}*"):
             path.unlink(missing_ok=True)
+
+    def _new(self, workspace: str) -> Sandbox:
+        """The value at the beginning of a life."""
+        place = self._place
+        return Sandbox(
+            place.name, State.STARTING, workspace,
+            revision=self.store.sandbox.revision,
+            console_socket=str(place.room.console_socket),
+            console_log=str(place.room.console_log),
+        )  # fmt: skip
 
     def _begin(self, work: Callable[[Report], Awaitable[Sandbox]]) -> Operation[Sandbox]:
         operation = Operation(work)
@@ -190,19 +208,17 @@ class Supervisor:
         state.clear(place.room, place.home, keep_logs=False)
         with files.translated(place.room.folder):
             place.room.folder.mkdir(mode=0o700, parents=True)
-        self.store.sandbox = Sandbox(
-            place.name, State.STARTING, wanted.workspace,
-            revision=self.store.sandbox.revision,
-            console_socket=str(place.room.console_socket),
-            console_log=str(place.room.console_log),
-        )  # fmt: skip
+        self.store.sandbox = self._new(wanted.workspace)
         self.store.change()
         files.replace(place.room.workspace_path, wanted.workspace + "\n")
         steps = Steps(self.store, report)
         try:
-            self._launch, self._vm = await boot.boot(place, wanted, self.store, steps, self._group)
-            await self._group.start(self._vm.hub.serve, place.room.console_socket)
-            sandbox = await finish(place, self._launch, self._vm, self.store, steps)
+            with files.translated(place.room.folder):
+                self._launch, self._vm = await boot.boot(
+                    place, wanted, self.store, steps, self._group
+                )
+                await self._group.start(self._vm.hub.serve, place.room.console_socket)
+                sandbox = await finish(place, self._launch, self._vm, self.store, steps)
         except BaseException as error:
             await self._undo(unwrapped(error))
             raise

@@ -13,6 +13,7 @@ Session fixtures
 `agent`          `SshAgent`: a real ssh-agent of `host` with one key; `sandbox` was started with it.
 `sandbox`        `Running`: one sandbox of `host` that most tests share. Leave it running.
 `user_sandbox`   `Running`: one sandbox of `user_host`, shared by the tests about owners.
+`either`         the one and the other: a test that takes it runs on both.
 
 `tests.vm.host.Host` (see there for all)
 
@@ -206,3 +207,10 @@ def user_sandbox(user_host: Host) -> Running:
     """The ordinary user's sandbox."""
     workspace = user_host.workspace("ordinary")
     return Running(user_host, workspace, user_host.start(workspace))
+
+
+@pytest.fixture(scope="session", params=["sandbox", "user_sandbox"], ids=["root", "user"])
+def either(request: pytest.FixtureRequest) -> Running:
+    """Both, one after the other."""
+    found: Running = request.getfixturevalue(request.param)
+    return found

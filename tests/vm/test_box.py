@@ -1,0 +1,86 @@
+"""What holds QEMU, as the kernel tells of its process."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.vm.conftest import Running
+
+VISIBLE = {
+    "bin", "dev", "etc", "image", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "tmp", "usr",
+    "vm", "workspace",
+}  # fmt: skip
+"""All that QEMU may see at its root."""
+
+
+@pytest.fixture
+def process(either: Running) -> Path:
+    """QEMU's folder in /proc."""
+    return Path("/proc", str(either.value["pid"]))
+
+
+def test_all_layers_hold(either: Running) -> None:
+    """And the sandbox's value says so."""
+    layers = {layer["name"]: layer["active"] for layer in either.value["box"]}
+    assert layers == {"namespace": True, "filter": True, "seccomp": True}
+
+
+def test_no_privileges(process: Path) -> None:
+    """None held, none to be had."""
+    status = dict(
+        line.split(":\t", 1)
+        for line in (process / "status").read_text().splitlines()
+        if ":\t" in line
+    )
+    assert status["Name"].startswith("qemu-system")
+    assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2"
+    for capabilities in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status[capabilities], 16) == 0
+
+
+def test_the_host_user_is_dev(either: Running, process: Path) -> None:
+    """One uid is mapped: that of the user who started it."""
+    uid = either.host.uid
+    for table in ("uid_map", "gid_map"):
+        assert (process / table).read_text().split() == ["1000", str(uid), "1"]
+    assert (process / "status").read_text().count(f"Uid:\t{uid}\t{uid}\t{uid}\t{uid}") == 1
+
+
+def test_it_sees_its_own_files_only(either: Running, process: Path) -> None:
+    """No home, no cache, no configuration, no other process."""
+    root = process / "root"
+    seen = {path.name for path in root.iterdir()}
+    assert seen <= VISIBLE
+    assert {"image", "vm", "workspace"} <= seen
+    assert {path.name for path in (root / "image").iterdir()} == {"disk.qcow2", "vmlinuz", "initrd"}
+    assert list((root / "tmp").iterdir()) == []
+    assert os.path.samestat(os.stat(root / "workspace"), os.stat(either.workspace))
+    assert os.path.samestat(os.stat(root / "vm"), os.stat(either.host.room_of(either.name).qemu))
+    for secret in ("etc/passwd", "etc/shadow", "etc/ssh", "root", "home"):
+        assert not (root / secret).exists()
+    processes = {path.name for path in (root / "proc").iterdir() if path.name.isdigit()}
+    assert processes == {"1"}
+
+
+def test_it_can_write_to_two_folders_only(process: Path) -> None:
+    """Its own and the workspace; the image is read-only, also for its owner."""
+    writable = set()
+    for line in (process / "mountinfo").read_text().splitlines():
+        fields = line.split()
+        if "rw" in fields[5].split(","):
+            writable.add(fields[4])
+    beyond = {path for path in writable if path.split("/")[1] not in ("dev", "proc", "tmp")}
+    assert beyond == {"/vm", "/workspace"}
+
+
+def test_it_is_tied_to_nobody(either: Running, process: Path) -> None:
+    """No pipe leads anywhere, and the session is its own: who dies does not take it along."""
+    log = str(either.host.room_of(either.name).qemu_log)
+    assert str((process / "fd" / "0").readlink()) == "/dev/null"
+    assert {str((process / "fd" / number).readlink()) for number in "12"} == {log}
+    session = os.getsid(int(process.name))
+    assert session not in (os.getsid(0), os.getsid(either.host.supervisor_pid(either.name)))
