@@ -14,12 +14,14 @@ from __future__ import annotations
 import base64
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import IO, Any, TypeVar
 
@@ -32,6 +34,8 @@ from sandbox_rpc.protocol.methods import NOTIFICATIONS, REQUESTS, VERSION
 from sandbox_rpc.protocol.progress import Progress
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 RESULTS: dict[str, Any] = {request.method: request.result for request in REQUESTS}
 NEWS = {note.method: note.params for note in NOTIFICATIONS if not note.to_server}
@@ -55,7 +59,7 @@ class Client:
 
     def __init__(
         self,
-        command: Sequence[str] = (sys.executable, "-m", "sandbox_rpc", "--stdio"),
+        command: Sequence[str] = (sys.executable, "-P", "-m", "sandbox_rpc", "--stdio"),
         *,
         env: dict[str, str] | None = None,
     ) -> None:
@@ -74,11 +78,20 @@ class Client:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         capabilities = {"experimental": {"sandbox": {"protocolVersion": VERSION}}}
-        self.server: dict[str, Any] = self.request_raw(
-            "initialize", {"processId": os.getpid(), "capabilities": capabilities}
-        )
-        """What the service said of itself."""
-        self.notify("initialized", {})
+        try:
+            self.server: dict[str, Any] = self.request_raw(
+                "initialize", {"processId": os.getpid(), "capabilities": capabilities}
+            )
+            """What the service said of itself."""
+            self.notify("initialized", {})
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        """The service's process."""
+        return self._process.pid
 
     def __enter__(self) -> Client:
         return self
@@ -94,14 +107,12 @@ class Client:
     def close(self) -> int:
         """End the service, not the sandboxes; returns its exit status."""
         if self._process.poll() is None:
-            try:
+            with suppress(ServiceGone, errors.SandboxError):
                 self.request_raw("shutdown", None)
                 self.notify("exit", None)
-            except ServiceGone:
-                pass
-        for pipe in (self._process.stdin,):
-            if pipe is not None:
-                pipe.close()
+        if self._process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self._process.stdin.close()
         status = self._process.wait(60)
         self._reader.join(10)
         if self._process.stdout is not None:
@@ -242,9 +253,12 @@ class Client:
         pipe: IO[bytes] | None = self._process.stdout
         assert pipe is not None
         decoder = frames.Decoder()
-        while data := os.read(pipe.fileno(), 1 << 16):
-            for body in decoder.feed(data):
-                self._take(json.loads(body))
+        try:
+            while data := os.read(pipe.fileno(), 1 << 16):
+                for body in decoder.feed(data):
+                    self._take(json.loads(body))
+        except (frames.FrameError, ValueError, AttributeError):
+            log.exception("the service sent what nobody understands")
         while self._waiting:
             _, future = self._waiting.popitem()
             future.set_exception(ServiceGone("the service ended before it answered"))
@@ -261,14 +275,23 @@ class Client:
     def _hear(self, method: str, params: Any) -> None:
         if method == "$/progress":
             value = params["value"]
-            if (report := self._progress.get(params["token"])) and value["kind"] != "end":
-                report(
-                    Progress(
-                        value.get("phase", ""), value.get("message", ""), value.get("percentage")
-                    )
-                )
+            report = self._progress.get(params["token"])
+            if report is not None and value["kind"] != "end":
+                phase, message = value.get("phase", ""), value.get("message", "")
+                try:
+                    report(Progress(phase, message, value.get("percentage")))
+                except Exception:
+                    log.exception("a listener failed")
             return
         kind = NEWS.get(method)
-        value = convert.from_wire(params, kind) if kind is not None else params
+        try:
+            value = convert.from_wire(params, kind) if kind is not None else params
+        except convert.Misfit:
+            log.warning("a newer service sent a %s that this client does not know", method)
+            return
         for listener in list(self._listeners):
-            listener(method, value)
+            try:
+                listener(method, value)
+            except Exception:
+                # What it raises must not end the thread that everybody's answers come through.
+                log.exception("a listener failed")

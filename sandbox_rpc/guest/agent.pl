@@ -14,6 +14,7 @@
 #   identity DOC    apply the document below; the answer comes when all of it is done
 #   time T          set the clock; T is "seconds.nanoseconds" since 1970
 #   unmount         workspace away: answers clean, detached (it was busy) or absent
+#   winsize SIZE    the console's terminal is "COLUMNS ROWS" large; what runs on it is told
 #   poweroff        answers ok, then an orderly power-off
 #   ping            answers ok
 #
@@ -35,7 +36,8 @@
 use strict;
 use warnings;
 use Errno qw(EAGAIN EBUSY EINTR EINVAL ENOENT);
-use Fcntl qw(O_RDONLY O_RDWR O_WRONLY O_CREAT O_TRUNC O_EXCL O_NONBLOCK O_ASYNC F_SETFL F_SETOWN);
+use Fcntl
+    qw(O_RDONLY O_RDWR O_WRONLY O_CREAT O_TRUNC O_EXCL O_NOCTTY O_NONBLOCK O_ASYNC F_SETFL F_SETOWN);
 use MIME::Base64 qw(decode_base64 encode_base64);
 
 my $VERSION   = 1;
@@ -56,6 +58,7 @@ my ($MS_NOSUID, $MS_NODEV, $MNT_DETACH) = (2, 4, 2);
 my ($RNDADDENTROPY, $RNDRESEEDCRNG) = (0x40085203, 0x5207);
 my ($SIOCADDRT, $SIOCGIFFLAGS, $SIOCSIFFLAGS, $SIOCSIFADDR, $SIOCSIFNETMASK) =
     (0x890B, 0x8913, 0x8914, 0x8916, 0x891C);
+my $TIOCSWINSZ  = 0x5414;
 my $SIGPOWEROFF = 34 + 4;    # SIGRTMIN+4 tells PID 1 to power off: no bus, no ACPI needed
 
 my ($state, $message) = ('waiting', '');
@@ -328,6 +331,18 @@ sub unmount_workspace {
     return 'detached';
 }
 
+# --- console --------------------------------------------------------------------------------------
+
+# A serial line has no size of its own; the kernel keeps one for programs that ask.
+sub set_size {
+    my ($columns, $rows) = $_[0] =~ /^([1-9]\d{0,4}) ([1-9]\d{0,4})$/ or die "not a size\n";
+    $_ < 65536 or die "not a size\n" for $columns, $rows;
+    return if pretended('winsize', $columns, $rows);
+    my ($name) = (slurp('/sys/class/tty/console/active') // '') =~ /(\w+)\s*$/ or die "no console\n";
+    sysopen my $tty, "/dev/$name", O_RDWR | O_NOCTTY | O_NONBLOCK or die "$name: $!\n";
+    ioctl $tty, $TIOCSWINSZ, pack 'S4', $rows, $columns, 0, 0 or die "$name: $!\n";
+}
+
 # --- the port -------------------------------------------------------------------------------------
 
 sub find_port {
@@ -398,6 +413,7 @@ my %VERBS = (
     status   => sub { return status() },
     time     => sub { set_time($_[0]); return '' },
     unmount  => sub { return unmount_workspace() },
+    winsize  => sub { set_size($_[0]); return '' },
     poweroff => sub { return '' },
     identity => sub { identify($_[0]) or die "$message\n"; return '' },
 );

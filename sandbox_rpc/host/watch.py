@@ -14,9 +14,11 @@ FOLDER = (
     flags.CREATE | flags.MOVED_TO | flags.DELETE | flags.MOVED_FROM | flags.DELETE_SELF
     | flags.ONLYDIR
 )  # fmt: skip
-FILE = flags.MODIFY | flags.CLOSE_WRITE | flags.DELETE_SELF | flags.MOVE_SELF
-ENDED = flags.CLOSE_WRITE | flags.DELETE_SELF | flags.MOVE_SELF | flags.IGNORED
-"""What says that a file's writer is done with it."""
+FILE = flags.MODIFY | flags.CLOSE_WRITE | flags.MOVE_SELF | flags.ATTRIB
+CLOSED = int(flags.CLOSE_WRITE)
+"""One that could write to the file has closed it; there may be others."""
+MOVED = int(flags.MOVE_SELF)
+"""The file has another name."""
 
 
 class Watch:
@@ -70,6 +72,11 @@ def open_watch() -> Iterator[Watch]:
         # The loop must forget the descriptor before its number can mean another file.
         anyio.notify_closing(inotify.fileno())
         inotify.close()
+
+
+def is_unlinked(descriptor: int) -> bool:
+    """Whether an open file has no name any more; told as a change of its attributes."""
+    return os.fstat(descriptor).st_nlink == 0
 
 
 def size_of(descriptor: int) -> int:

@@ -10,6 +10,9 @@ import enum
 
 from attrs import field, frozen
 
+LARGE = {"large": True}
+"""Marks a whole number of up to 53 bits: an integer of LSP's has 32."""
+
 
 class State(enum.StrEnum):
     """How far a sandbox has come."""
@@ -113,7 +116,7 @@ class Sandbox:
     """How far it has come."""
     workspace: str
     """Real path of the shared folder."""
-    revision: int = 0
+    revision: int = field(default=0, metadata=LARGE)
     """Grows with each change, also from one life to the next; 0: never changed."""
     phase: str | None = None
     """What a start is doing."""
@@ -163,7 +166,7 @@ class Image:
     """Readable name."""
     digest: str
     """`sha256:…` over everything in it."""
-    size_bytes: int
+    size_bytes: int = field(metadata=LARGE)
     """Room it takes on disk."""
     arch: str
     """`x86_64`, `aarch64`."""
@@ -294,7 +297,7 @@ class ExecResult:
 
     exit_code: int
     """Its exit status; 128 + the signal's number where a signal ended it."""
-    duration_ms: int
+    duration_ms: int = field(metadata=LARGE)
     """From the request to the end."""
     signal: str | None = None
     """Name of the signal that ended it, without SIG."""
@@ -354,9 +357,9 @@ class ConsoleAttachParams:
     """The sandbox."""
     stream: str
     """Names this attachment; chosen by the client, unique while it lasts."""
-    offset: int | None = None
+    offset: int | None = field(default=None, metadata=LARGE)
     """Byte offset since power-on to begin at; absent: only what comes from now on."""
-    tail: int | None = None
+    tail: int | None = field(default=None, metadata=LARGE)
     """Begin so many bytes before the present end instead."""
     follow: bool = True
     """Go on with what the guest prints later; else only what there is."""
@@ -366,9 +369,9 @@ class ConsoleAttachParams:
 class ConsoleAttached:
     """Where an attachment begins."""
 
-    offset: int
+    offset: int = field(metadata=LARGE)
     """Offset of the first byte that will be sent."""
-    size: int
+    size: int = field(metadata=LARGE)
     """Bytes since power-on so far."""
 
 
@@ -378,7 +381,7 @@ class ConsoleOutput:
 
     stream: str
     """The attachment."""
-    offset: int
+    offset: int = field(metadata=LARGE)
     """Byte offset of `data` since power-on."""
     data: str
     """The bytes, base64."""

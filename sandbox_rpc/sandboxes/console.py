@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Awaitable, Callable
 
 import anyio
 
-from sandbox_rpc.host import names
+from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.host.watch import ENDED, open_watch, size_of
+from sandbox_rpc.host.watch import CLOSED, MOVED, is_unlinked, open_watch, size_of
 from sandbox_rpc.protocol.errors import ConsoleGone, SandboxNotRunning
 from sandbox_rpc.protocol.types import ConsoleEnd
 from sandbox_rpc.sandboxes.status import status
@@ -19,6 +20,11 @@ from sandbox_rpc.supervisor.wire import PeerGone
 CHUNK = 1 << 16
 GATHER_S = 0.005
 """How long small output is gathered: a message for each byte would cost more than it tells."""
+
+LETTING_GO = 10
+"""How often the machine's lock is asked after somebody has closed the log."""
+LETTING_GO_S = 0.05
+"""How long to wait in between: a process that ends closes its files one by one."""
 
 Output = Callable[[int, bytes], Awaitable[None]]
 """Takes an offset and the bytes there; waits while its reader is slow."""
@@ -41,9 +47,10 @@ class Console:
         """Deliver what there is and, if `forever`, what comes, until the machine ends."""
         with open_watch() as watch:
             watch.add_file(self._descriptor)
-            ended = False
+            # QEMU may have closed it before we watched.
+            ended, checks = is_unlinked(self._descriptor), LETTING_GO
             while True:
-                if data := os.pread(self._descriptor, CHUNK, self.offset):
+                if data := self._read():
                     await output(self.offset, data)
                     self.offset += len(data)
                 elif ended:
@@ -51,9 +58,18 @@ class Console:
                 elif not forever:
                     return ConsoleEnd.COMPLETE
                 else:
-                    ended = any(mask & ENDED for _, mask in await watch.next())
-                    if not ended:
+                    masks = 0
+                    with anyio.move_on_after(LETTING_GO_S if checks else None):
+                        for _, mask in await watch.next():
+                            masks |= mask
                         await anyio.sleep(GATHER_S)
+                    # The supervisor closes it too, whenever it has given its head back.
+                    checks = LETTING_GO if masks & CLOSED else max(0, checks - 1)
+                    ended = (
+                        bool(masks & MOVED)
+                        or is_unlinked(self._descriptor)
+                        or (checks > 0 and not locks.is_held(self._layout.home(self._name).vm_lock))
+                    )
 
     async def write(self, data: bytes) -> None:
         """Type; calls keep their order.
@@ -72,6 +88,15 @@ class Console:
     def close(self) -> None:
         """Give the log back."""
         os.close(self._descriptor)
+
+    def _read(self) -> bytes:
+        while data := os.pread(self._descriptor, CHUNK, self.offset):
+            # Asked after the read: for a slow reader the head may go while it looks.
+            kept = _kept(self._descriptor, self.offset, self.offset + len(data))
+            if kept == self.offset:
+                break
+            self.offset = kept
+        return data
 
     async def _ask(self, method: str, params: dict[str, object]) -> object:
         try:
@@ -94,11 +119,15 @@ async def attach(
     if sandbox.console_log is None:
         raise SandboxNotRunning(f"{name} is {sandbox.state}.")
     try:
-        # In a folder that QEMU may write: a link in the log's place is not followed.
-        descriptor = os.open(sandbox.console_log, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        # In a folder that QEMU may write: a link in the log's place is not followed, a pipe not
+        # waited for.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(sandbox.console_log, flags)
     except OSError as error:
         raise SandboxNotRunning(f"{name} has no console yet.", hint="Try again.") from error
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise SandboxNotRunning(f"The console log of {name} is not a file any more.")
         size = size_of(descriptor)
         begin = size if offset is None and tail is None else max(0, offset or 0)
         if tail is not None:

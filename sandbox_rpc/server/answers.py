@@ -86,9 +86,8 @@ class Answers:
         """`image/build`."""
         call.undo = True
         with reporting(self._notify, call.token, "Building image") as report:
-            return await images.build(
-                self._layout, params.ref or DEFAULT_REF, report=report, cancel=call.cancel
-            )
+            ref = DEFAULT_REF if params.ref is None else params.ref
+            return await images.build(self._layout, ref, report=report, cancel=call.cancel)
 
     async def image_remove(self, params: t.ImageRemoveParams, call: Call) -> None:
         """`image/remove`."""

@@ -45,7 +45,6 @@ class Outbox:
     async def room(self, limit: int = BACKLOG) -> None:
         """Wait until at most `limit` bytes are on their way."""
         while len(self._queue) > limit and not self.broken:
-            self._drained = anyio.Event()
             await self._drained.wait()
 
     async def run(self) -> None:
@@ -55,13 +54,12 @@ class Outbox:
             while True:
                 await self._filled.wait()
                 self._filled = anyio.Event()
-                await self.flush()
+                await self._flush()
         finally:
             # The open file may be shared with the shell that started us.
             os.set_blocking(self._descriptor, True)
 
-    async def flush(self) -> None:
-        """Write until nothing is left, or the client has gone."""
+    async def _flush(self) -> None:
         while self._queue and not self.broken:
             try:
                 await self._wait_writable()
@@ -74,6 +72,7 @@ class Outbox:
                 written = 0
             del self._queue[:written]
             self._drained.set()
+            self._drained = anyio.Event()
 
     async def _wait_writable(self) -> None:
         if not self._pollable:

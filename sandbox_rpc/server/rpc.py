@@ -76,6 +76,8 @@ PARAMS: dict[str, type] = {
     **{request.method: request.params or Nothing for request in REQUESTS},
     **{note.method: note.params for note in NOTIFICATIONS if note.to_server},
 }
+ANSWERED = {lsp.INITIALIZE, lsp.SHUTDOWN, *(request.method for request in REQUESTS)}
+"""Methods of requests; as notifications they would do work that nobody hears of."""
 
 
 @attrs.define(eq=False)
@@ -104,16 +106,20 @@ class Protocol(JsonRPCProtocol):
         self.initialized = False
         self.finished = False
         self.calls: dict[int | str, Call] = {}
+        self.arrivals: dict[str, Callable[[Any], None]] = {}
+        """What happens the moment a request arrives; its handler runs a little later."""
 
     def receive(self, body: bytes) -> None:
         """Take one message; whatever it is, a request in it is answered."""
         id_: Any = None
         try:
             data = _parsed(body)
-            if "method" in data:
-                id_ = data.get("id")
-                self._admit(data, is_request=id_ is not None)
-            self.handle_message(self.structure_message(data))
+            if "method" not in data:
+                log.warning("dropped a response: nothing was asked")
+                return
+            id_ = data.get("id")
+            if self._admit(data, is_request="id" in data):
+                self.handle_message(self.structure_message(data))
         except JsonRpcException as error:
             if id_ is not None or isinstance(error, (JsonRpcParseError, JsonRpcInvalidRequest)):
                 self._send_response(id_, error=error.to_response_error())
@@ -122,11 +128,11 @@ class Protocol(JsonRPCProtocol):
 
     def structure_message(self, data: dict[str, Any]) -> Any:
         """The message as pygls dispatches it, with params of the method's own type."""
-        if "method" not in data:
-            return super().structure_message(data)
         method, params = data["method"], data.get("params")
         if (kind := PARAMS.get(method)) is not None:
             try:
+                if not isinstance(params, dict | None) and kind is not Nothing:
+                    raise convert.Misfit([f"expected object @ {kind.__name__}"])
                 params = convert.from_wire({} if params is None else params, kind)
             except convert.Misfit as error:
                 problems = [_at(problem, kind) for problem in error.problems]
@@ -137,6 +143,20 @@ class Protocol(JsonRPCProtocol):
         if "id" in data:
             return JsonRPCRequestMessage(data["id"], method, self.VERSION, params)
         return JsonRPCNotification(method, self.VERSION, params)
+
+    def _handle_request(self, msg_id: Any, method_name: str, params: Any) -> None:
+        # Not in the task that will answer: the next message may cancel it already.
+        if method_name in self.fm.features:
+            token = getattr(params, "work_done_token", None)
+            self.calls[msg_id] = Call(msg_id, token=token)
+        if (arrive := self.arrivals.get(method_name)) is not None:
+            arrive(params)
+        super()._handle_request(msg_id, method_name, params)
+
+    def _send_response(self, msg_id: Any, result: Any = None, error: Any = None) -> None:
+        # lsprotocol's own class leaves an id out that is null.
+        outcome = {"result": result} if error is None else {"error": error}
+        self._send_data({"jsonrpc": self.VERSION, "id": msg_id, **outcome})
 
     def _send_handler_result(self, future: Any, *, msg_id: Any) -> None:
         super()._send_handler_result(future, msg_id=msg_id)
@@ -150,10 +170,14 @@ class Protocol(JsonRPCProtocol):
             if call.token == token:
                 call.cancel.set()
 
-    def _admit(self, data: dict[str, Any], *, is_request: bool) -> None:
+    def _admit(self, data: dict[str, Any], *, is_request: bool) -> bool:
+        """Whether a message is to be dispatched; requests that are not are answered."""
         method, id_ = data["method"], data.get("id")
         if not isinstance(method, str):
             raise JsonRpcInvalidRequest("the method is not a string")
+        if not is_request and method in ANSWERED:
+            log.warning("dropped %s: it takes an id, and has none", method)
+            return False
         if is_request and (isinstance(id_, bool) or not isinstance(id_, (int, str))):
             raise JsonRpcInvalidRequest("the id is neither a number nor a string")
         if is_request and id_ in self.calls:
@@ -162,6 +186,9 @@ class Protocol(JsonRPCProtocol):
             raise JsonRpcInvalidRequest("the server is shutting down")
         if not self.initialized and is_request and method != lsp.INITIALIZE:
             raise JsonRpcServerNotInitialized("send `initialize` first")
+        if self.initialized and method == lsp.INITIALIZE:
+            raise JsonRpcInvalidRequest("the server is initialized already")
+        return True
 
     def _handle_cancel_notification(self, msg_id: Any) -> None:
         # Never the task itself: the work undoes what it has begun, then the answer comes.
@@ -184,8 +211,7 @@ class Server(JsonRPCServer):
         async def answered(params: Any) -> Any:
             id_ = self.protocol.msg_id
             assert id_ is not None
-            call = Call(id_, token=getattr(params, "work_done_token", None))
-            self.protocol.calls[id_] = call
+            call = self.protocol.calls[id_]
             try:
                 return convert.to_wire(await handler(params, call))
             except Exception as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 from lsprotocol import types as lsp
 
 from sandbox_rpc import __version__
@@ -90,6 +91,9 @@ async def serve() -> int:
                 try:
                     async for body in read_bodies(source):
                         protocol.receive(body)
+                        # What it asks for begins before the next is looked at: `exit` right behind
+                        # `shutdown`, a request right behind `initialize`.
+                        await anyio.lowlevel.checkpoint()
                         if session.left.is_set():
                             break
                         await outbox.room(FLOOD)
@@ -107,7 +111,7 @@ async def serve() -> int:
             status = UNASKED
         await _undo(server)
         with anyio.move_on_after(LAST_WORDS_S):
-            await outbox.flush()
+            await outbox.room(0)
         group.cancel_scope.cancel()
     return status
 
@@ -137,6 +141,7 @@ def _register(server: Server, session: Session, group: anyio.abc.TaskGroup, outb
             server.answer(method, handler)
     for method, hear in executions.heard.items():
         server.hear(method, hear)
+    server.protocol.arrivals["sandbox/exec"] = executions.expect
     server.hear(lsp.INITIALIZED, lambda _: session.watched.set())
     server.hear(lsp.EXIT, lambda _: session.left.set())
     server.hear(lsp.SET_TRACE, lambda _: None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import anyio
 
@@ -13,7 +14,7 @@ from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ProtocolMismatch, SandboxNotRunning
 from sandbox_rpc.protocol.progress import Progress, Report, silent
 from sandbox_rpc.supervisor.operation import unwrapped
-from sandbox_rpc.supervisor.wire import GREETING, Params, Peer, PeerGone, RequestCancelled
+from sandbox_rpc.supervisor.wire import GREETING, Hear, Params, Peer, PeerGone, RequestCancelled
 
 GREETING_LIMIT_S = 10
 
@@ -25,12 +26,14 @@ async def ask(
     *,
     report: Report = silent,
     cancel: anyio.Event | None = None,
-    hear: Callable[[str, Params], None] | None = None,
+    hear: Hear | None = None,
+    meanwhile: Callable[[Peer], Coroutine[Any, Any, None]] | None = None,
 ) -> object:
     """Send one request to the supervisor of a sandbox and wait for the result.
 
     Setting `cancel` asks it to undo the work; the call then ends with `RequestCancelled` once
     nothing is left. Being cancelled itself, or killed, only loses the connection: the work goes on.
+    `hear` takes what the supervisor tells, `meanwhile` may tell it more until the answer comes.
 
     Raises:
         RequestCancelled: `cancel` was set, and the work is undone or was never asked for.
@@ -47,14 +50,15 @@ async def ask(
     greeted = anyio.Event()
     greetings: list[str] = []
 
-    def take(method: str, params: Params) -> None:
+    def take(method: str, params: Params) -> Awaitable[None] | None:
         if not greeted.is_set():
             greetings.append(method)
             greeted.set()
         elif method == "$/progress":
             report(convert.from_wire(params.get("value"), Progress))
         elif hear is not None:
-            hear(method, params)
+            return hear(method, params)
+        return None
 
     async def run(peer: Peer) -> None:
         await peer.run()
@@ -73,7 +77,13 @@ async def ask(
                 if cancel.is_set():
                     raise RequestCancelled
                 group.start_soon(_forward_cancel, peer, cancel, ids)
-            result = await peer.ask(method, params, on_id=ids.append)
+
+            def asked(id_: int) -> None:
+                ids.append(id_)
+                if meanwhile is not None:
+                    group.start_soon(meanwhile, peer)
+
+            result = await peer.ask(method, params, on_id=asked)
             group.cancel_scope.cancel()
         return result
 

@@ -18,7 +18,7 @@ from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import SettingInvalid
 from sandbox_rpc.protocol.progress import Progress
 from sandbox_rpc.protocol.types import Sandbox
-from sandbox_rpc.supervisor import wire
+from sandbox_rpc.supervisor import executions, wire
 from sandbox_rpc.supervisor.request import Place, StartRequest
 from sandbox_rpc.supervisor.supervisor import Supervisor
 from sandbox_rpc.supervisor.wire import Peer, RequestCancelled
@@ -94,10 +94,21 @@ class Visitors:
             if method == "$/cancelRequest" and isinstance(id_ := params.get("id"), int):
                 cancelled.add(id_)
                 self._supervisor.leave((number, id_))
+            elif method in executions.METHODS:
+                self._supervisor.executions.hear(number, method, params)
 
         async def answer(method: str, params: dict[str, Any], id_: int) -> Any:
             if id_ in cancelled:
                 raise RequestCancelled  # the cancel came in the same breath
+            if method == "sandbox/exec":
+                # Its output is waited for, so it does not go by `push`.
+                return convert.to_wire(
+                    await self._supervisor.executions.run(
+                        params, (number, id_), peer.tell, peer.gone
+                    )
+                )
+            if method in executions.METHODS:
+                return await self._supervisor.executions.take(number, method, params)
             return await self._answer(method, params, (number, id_), push)
 
         async with stream:
@@ -142,6 +153,9 @@ class Visitors:
             case "console/write":
                 await self._supervisor.type(bytes.fromhex(str(params.get("data", ""))))
                 return None
+            case "console/resize":
+                applied = await self._supervisor.resize(params.get("columns"), params.get("rows"))
+                return {"applied": applied}
             case "sandbox/stop":
                 self.asked.set()
                 force = bool(params.get("force", False))

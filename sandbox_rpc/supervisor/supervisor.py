@@ -19,10 +19,12 @@ from sandbox_rpc.host.paths import CREDENTIAL_PREFIX
 from sandbox_rpc.protocol import types
 from sandbox_rpc.protocol.errors import (
     ConsoleGone,
+    GuestFailed,
     QemuFailed,
     SandboxBusy,
     SandboxError,
     SandboxNotRunning,
+    SettingInvalid,
     StateNewer,
     StopTimeout,
 )
@@ -30,7 +32,9 @@ from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.qemu.launch import last_words
 from sandbox_rpc.qemu.qmp import QmpError
+from sandbox_rpc.ssh.config import Endpoint
 from sandbox_rpc.supervisor import alias, boot, request, state
+from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.finish import finish
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
@@ -45,6 +49,7 @@ OUT_OF_ROOM = "The host's disk is full: the guest is paused and goes on when the
 ROOM_TO_GO_ON = 256 << 20
 ROOM_INTERVAL_S = 2
 HOLDERS_LIMIT_S = 10
+RESIZE_LIMIT_S = 5
 REACH_LIMIT_S = 15
 """How long an adopter tries to reach a machine's sockets before it counts as dead."""
 
@@ -59,6 +64,8 @@ class Supervisor:
         self._launch: Launch | None = None
         self._starting: Operation[Sandbox] | None = None
         self._stopping: Operation[Sandbox] | None = None
+        self.executions = Executions(self._endpoint, place.home.client_key, group)
+        """The commands that run in the guest."""
         self.done = anyio.Event()
         """Set when there is nothing left to supervise."""
         try:
@@ -125,8 +132,29 @@ class Supervisor:
         if self._vm is None or not await self._vm.hub.type(data):
             raise ConsoleGone(f"The console of {self._place.name} has ended.")
 
+    async def resize(self, columns: object, rows: object) -> bool:
+        """Tell the guest the size of the console's terminal; whether it knows now.
+
+        Raises:
+            SettingInvalid: that is no size.
+            ConsoleGone: there is no console.
+        """
+        for number in (columns, rows):
+            if type(number) is not int or not 0 < number < 1 << 16:
+                raise SettingInvalid(f"No size of a terminal: {columns} by {rows}.")
+        if self._vm is None:
+            raise ConsoleGone(f"The console of {self._place.name} has ended.")
+        try:
+            size = f"{columns} {rows}".encode()
+            await self._vm.agent.ask("winsize", size, timeout_s=RESIZE_LIMIT_S)
+        except GuestFailed as error:
+            log.info("the console keeps its size: %s", error)
+            return False
+        return True
+
     def leave(self, waiter: object) -> None:
         """A waiter has cancelled its request; a stop is never undone."""
+        self.executions.leave(waiter)
         if self._starting is not None:
             self._starting.leave(waiter)
 
@@ -188,6 +216,13 @@ class Supervisor:
             console_socket=str(place.room.console_socket),
             console_log=str(place.room.console_log),
         )  # fmt: skip
+
+    def _endpoint(self) -> Endpoint:
+        sandbox = self.store.sandbox
+        if sandbox.state is not State.RUNNING or sandbox.ssh is None:
+            name = self._place.name
+            raise SandboxNotRunning(f"{name} is {sandbox.state}.", name=name)
+        return Endpoint(sandbox.ssh.port, sandbox.ssh.host_key)
 
     def _begin(self, work: Callable[[Report], Awaitable[Sandbox]]) -> Operation[Sandbox]:
         operation = Operation(work)

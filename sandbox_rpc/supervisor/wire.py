@@ -28,8 +28,8 @@ INTERNAL_ERROR = -32603
 Params = dict[str, Any]
 Answer = Callable[[str, Params, int], Awaitable[Any]]
 """Answers a request: method, params, id."""
-Hear = Callable[[str, Params], None]
-"""Takes a notification: method, params."""
+Hear = Callable[[str, Params], Awaitable[None] | None]
+"""Takes a notification: method, params; what it returns is waited for before the next message."""
 
 
 class RequestCancelled(Exception):
@@ -59,6 +59,8 @@ class Peer:
         self._answering = 0
         self._idle = anyio.Event()
         self._open = True
+        self.gone = anyio.Event()
+        """Set when the other end has closed the connection."""
 
     async def ask(
         self, method: str, params: Params, *, on_id: Callable[[int], None] = lambda _: None
@@ -103,13 +105,14 @@ class Peer:
             try:
                 async for data in self._stream:
                     for body in decoder.feed(data):
-                        self._take(json.loads(body), group)
+                        await self._take(json.loads(body), group)
             except (
                 anyio.BrokenResourceError, anyio.ClosedResourceError, OSError,
                 frames.FrameError, ValueError, AttributeError,
             ):  # fmt: skip
                 pass
             self._open = False
+            self.gone.set()
             for done, _ in self._waiting.values():
                 done.set()
 
@@ -119,15 +122,16 @@ class Peer:
             self._idle = anyio.Event()
             await self._idle.wait()
 
-    def _take(self, message: Params, group: anyio.abc.TaskGroup) -> None:
+    async def _take(self, message: Params, group: anyio.abc.TaskGroup) -> None:
         method, id_ = message.get("method"), message.get("id")
         if method is None:
             if waiter := self._waiting.get(id_ if isinstance(id_, int) else -1):
                 waiter[1].append(message)
                 waiter[0].set()
         elif id_ is None:
-            if self._hear is not None:
-                self._hear(method, message.get("params") or {})
+            heard = self._hear and self._hear(method, message.get("params") or {})
+            if heard is not None:
+                await heard
         else:
             self._answering += 1
             group.start_soon(self._reply, method, message.get("params") or {}, id_)
@@ -173,6 +177,16 @@ class Peer:
             return
         try:
             async with self._sending:
-                await self._stream.send(frames.encode(message))
+                await self._send_whole(frames.encode(message))
         except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
             self._open = False
+
+    async def _send_whole(self, frame: bytes) -> None:
+        try:
+            await self._stream.send(frame)
+        except anyio.get_cancelled_exc_class():
+            # Nobody can tell how much of the frame has left, so nothing may follow it.
+            self._open = False
+            with anyio.CancelScope(shield=True):
+                await self._stream.aclose()
+            raise

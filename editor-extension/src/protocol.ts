@@ -1,0 +1,751 @@
+// Written by protocol/generate.py from protocol/metaModel.json; changes here are lost.
+
+import { NotificationType, NotificationType0, RequestType, RequestType0 } from "vscode-jsonrpc";
+
+/** major.minor; goes into `InitializeParams`. */
+export const PROTOCOL_VERSION = "1.0";
+
+/** A whole number in [0, 2^53 - 1]; an integer of LSP's has 32 bits. */
+export type LargeInteger = number;
+
+/**
+ * Where in its life a progress is.
+ *
+ * - `begin`: The first message.
+ * - `report`: Any number of them.
+ * - `end`: The last; the answer comes after it.
+ */
+export type ProgressKind = "begin" | "report" | "end";
+
+/**
+ * How far a sandbox has come.
+ *
+ * - `stopped`: No virtual machine.
+ * - `starting`: On the way to a proven login.
+ * - `running`: The agent has reported, the workspace is mounted, a login has succeeded.
+ * - `stopping`: Being shut down.
+ * - `lost`: The virtual machine ended although nobody asked it to.
+ */
+export type State = "stopped" | "starting" | "running" | "stopping" | "lost";
+
+/**
+ * What a start started from.
+ *
+ * - `cold`: A kernel.
+ * - `warm`: A template.
+ */
+export type StartKind = "cold" | "warm";
+
+/**
+ * Where output of a command comes from.
+ *
+ * - `stdout`: Standard output; all output where the command has a terminal.
+ * - `stderr`: Standard error.
+ */
+export type Stream = "stdout" | "stderr";
+
+/**
+ * Why an attachment ended.
+ *
+ * - `detached`: The client asked for it.
+ * - `stopped`: The virtual machine has ended.
+ * - `complete`: All there was has been sent, and `follow` was false.
+ */
+export type ConsoleEnd = "detached" | "stopped" | "complete";
+
+/**
+ * How good a finding is.
+ *
+ * - `ok`: Fine.
+ * - `warning`: It works, but worse than it could.
+ * - `error`: No sandbox can be started.
+ */
+export type Verdict = "ok" | "warning" | "error";
+
+/** `code` of an error; with a small first letter, a name is `data.kind`. */
+export const SandboxErrorCode = {
+  /** KVM was asked for and cannot run a guest here. */
+  KvmUnavailable: 1001,
+  /** No usable QEMU was found. */
+  QemuMissing: 1002,
+  /** A program that is needed is not installed. */
+  ToolMissing: 1003,
+  /** A file system has no room left. */
+  DiskFull: 1004,
+  /** The operating system refused access. */
+  PermissionDenied: 1005,
+  /** A state file was written by a newer version. */
+  StateNewer: 1006,
+  /** The peer speaks another major version of the protocol. */
+  ProtocolMismatch: 1007,
+  /** Refused to start a sandbox inside a sandbox. */
+  Nested: 1008,
+  /** No sandbox has this name. */
+  SandboxNotFound: 1101,
+  /** The folder cannot be shared, or should not be. */
+  WorkspaceRefused: 1102,
+  /** The sandbox is not running. */
+  SandboxNotRunning: 1103,
+  /** QEMU did not start, or ended unexpectedly. */
+  QemuFailed: 1104,
+  /** The guest did not come up in time. */
+  StartTimeout: 1105,
+  /** The virtual machine did not end in time. */
+  StopTimeout: 1106,
+  /** Another operation on this sandbox is under way. */
+  SandboxBusy: 1107,
+  /** A setting has a value it cannot have. */
+  SettingInvalid: 1108,
+  /** The folder's file asks for more than a folder may. */
+  SettingUntrusted: 1109,
+  /** Not a name a sandbox can have. */
+  NameInvalid: 1110,
+  /** No image has this reference. */
+  ImageNotFound: 1201,
+  /** A download did not succeed. */
+  DownloadFailed: 1202,
+  /** Content does not have the digest it should have. */
+  DigestMismatch: 1203,
+  /** The image is damaged or not an image. */
+  ImageInvalid: 1204,
+  /** A running sandbox needs the image. */
+  ImageInUse: 1205,
+  /** The image could not be built. */
+  BuildFailed: 1206,
+  /** The template cannot be used. */
+  TemplateInvalid: 1207,
+  /** No login with the pinned key succeeded. */
+  SshUnreachable: 1301,
+  /** The command could not be run in the guest. */
+  ExecFailed: 1302,
+  /** The agent in the guest reported an error. */
+  GuestFailed: 1303,
+  /** The console has ended. */
+  ConsoleGone: 1401,
+  /** Another program listens on the port. */
+  PortTaken: 1501,
+  /** No such port forward. */
+  ForwardNotFound: 1502,
+  /** Not a rule an allowlist can have. */
+  RuleInvalid: 1503,
+  /** The network process failed. */
+  NetworkFailed: 1504,
+} as const;
+/** `code` of an error; with a small first letter, a name is `data.kind`. */
+export type SandboxErrorCode = (typeof SandboxErrorCode)[keyof typeof SandboxErrorCode];
+
+/** `data` of an error; further fields belong to that error. */
+export interface ErrorData {
+  /** Stable name of the error: `imageNotFound`, `invalidParams`, `internal`. */
+  kind: string;
+  /** What to do about it. */
+  hint?: string;
+}
+
+/** What a client says of itself. */
+export interface ClientSandbox {
+  /** The version it was written for, major.minor; the server refuses another major one. */
+  protocolVersion?: string;
+}
+
+/** Where LSP puts what is not LSP's. */
+export interface ClientExperimental {
+  /** Ours. */
+  sandbox?: ClientSandbox;
+}
+
+/** The part of LSP's client capabilities that is read. */
+export interface ClientCapabilities {
+  /** What is not LSP's. */
+  experimental?: ClientExperimental;
+}
+
+/** The part of LSP's params that is read. */
+export interface InitializeParams {
+  /** What the client can do. */
+  capabilities?: ClientCapabilities;
+}
+
+/** What this server offers on this host; the version says what the protocol can express. */
+export interface Features {
+  /** Whether `console/*` is answered. */
+  console: boolean;
+  /** Whether `sandbox/exec` is answered. */
+  exec: boolean;
+}
+
+/** What a server says of itself. */
+export interface ServerSandbox {
+  /** The version it speaks, major.minor. */
+  protocolVersion: string;
+  /** What it offers. */
+  features: Features;
+}
+
+/** Where LSP puts what is not LSP's. */
+export interface ServerExperimental {
+  /** Ours. */
+  sandbox: ServerSandbox;
+}
+
+/** LSP's server capabilities; none of LSP's own is offered. */
+export interface ServerCapabilities {
+  /** What is not LSP's. */
+  experimental: ServerExperimental;
+}
+
+/** Which program answers. */
+export interface ServerInfo {
+  /** `sandbox-rpc`. */
+  name: string;
+  /** Version of the program, not of the protocol. */
+  version: string;
+}
+
+/** Who answers, and what it can do. */
+export interface InitializeResult {
+  /** What it can do. */
+  capabilities: ServerCapabilities;
+  /** Who answers. */
+  serverInfo: ServerInfo;
+}
+
+/** LSP's trace setting. */
+export interface TraceParams {
+  /** `off`, `messages` or `verbose`. */
+  value: string;
+}
+
+/** Which request to cancel. */
+export interface CancelParams {
+  /** Its id. */
+  id: number | string;
+}
+
+/** Which progress to cancel. */
+export interface ProgressCancelParams {
+  /** The `workDoneToken` of the request. */
+  token: number | string;
+}
+
+/** LSP's work-done progress, and the phase. */
+export interface ProgressValue {
+  /** Where in its life it is. */
+  kind: ProgressKind;
+  /** What is being done; with `begin`. */
+  title?: string;
+  /** The present step, for people. */
+  message?: string;
+  /** The present step, a stable word for programs: `image`, `boot`, `login`. */
+  phase?: string;
+  /** 0 to 100 within the whole, where it is known. */
+  percentage?: number;
+  /** Whether a cancel is obeyed now. Default: `false`. */
+  cancellable?: boolean;
+}
+
+/** One step of a long request. */
+export interface ProgressParams {
+  /** The `workDoneToken` of the request. */
+  token: number | string;
+  /** The step. */
+  value: ProgressValue;
+}
+
+/** One part of a start. */
+export interface Phase {
+  /** `image`, `disk`, `identity`, `qemu`, `boot`, `login`. */
+  name: string;
+  /** How long it took. */
+  seconds: number;
+}
+
+/** How the present life began. */
+export interface Startup {
+  /** Cold or warm. */
+  kind: StartKind;
+  /** In the order they ran. */
+  phases: Phase[];
+  /** Why it was not warm, where it was not. */
+  reason?: string;
+}
+
+/** How the guest is reached; everything an SSH client needs. */
+export interface Ssh {
+  /** Loopback address. */
+  host: string;
+  /** Port on that address. */
+  port: number;
+  /** Account in the guest. */
+  user: string;
+  /** Host name that `config_file` defines: `ssh -F CONFIG_FILE ALIAS`. */
+  alias: string;
+  /** OpenSSH client configuration that defines the alias. */
+  configFile: string;
+  /** The pinned host key. */
+  knownHostsFile: string;
+  /** Private key that may log in. */
+  identityFile: string;
+  /** The guest's public host key: type and base64. */
+  hostKey: string;
+}
+
+/** One wall of the box around QEMU. */
+export interface Layer {
+  /** `namespace`, `filter`, `seccomp`. */
+  name: string;
+  /** Whether it holds. */
+  active: boolean;
+  /** What it does, or why it is missing. */
+  detail: string;
+}
+
+/** Why a sandbox is lost. */
+export interface Failure {
+  /** Stable error kind. */
+  kind: string;
+  /** What happened. */
+  message: string;
+  /** What to do about it. */
+  hint?: string;
+}
+
+/** One sandbox as every window sees it. */
+export interface Sandbox {
+  /** Unique for this user; also the guest's SSH alias. */
+  name: string;
+  /** How far it has come. */
+  state: State;
+  /** Real path of the shared folder. */
+  workspace: string;
+  /** Grows with each change, also from one life to the next; 0: never changed. Default: `0`. */
+  revision?: LargeInteger;
+  /** What a start is doing. */
+  phase?: string;
+  /** Reference of the image. */
+  image?: string;
+  /** Digest of the image. */
+  imageDigest?: string;
+  /** `kvm` or `tcg`. */
+  accelerator?: string;
+  /** What the guest can reach. */
+  network?: string;
+  /** Guest memory in MiB. */
+  memoryMib?: number;
+  /** Virtual processors. */
+  cpus?: number;
+  /** Size limit of the guest's disk in MiB. */
+  diskMib?: number;
+  /** How 9p keeps owners and modes: `none` or `mapped-xattr`. */
+  workspaceSecurity?: string;
+  /** Present while it runs. */
+  ssh?: Ssh;
+  /** Unix socket of the serial console. */
+  consoleSocket?: string;
+  /** File with all console output since power-on. */
+  consoleLog?: string;
+  /** What stands between QEMU and the host. Default: `[]`. */
+  box?: Layer[];
+  /** QEMU's process. */
+  pid?: number;
+  /** ISO 8601 time of the start. */
+  startedAt?: string;
+  /** How the present life began. */
+  startup?: Startup;
+  /** What the user should know: emulation, a missing layer, ignored settings. Default: `[]`. */
+  warnings?: string[];
+  /** Why it is lost. */
+  failure?: Failure;
+  /** Version of this value as a state file. Default: `1`. */
+  schema?: number;
+}
+
+/** A disk with its kernel and initrd. */
+export interface Image {
+  /** Readable name. */
+  ref: string;
+  /** `sha256:…` over everything in it. */
+  digest: string;
+  /** Room it takes on disk. */
+  sizeBytes: LargeInteger;
+  /** `x86_64`, `aarch64`. */
+  arch: string;
+  /** ISO 8601 time of the build. */
+  createdAt: string;
+  /** Running sandboxes that need it. Default: `[]`. */
+  inUseBy?: string[];
+}
+
+/** Which sandbox is meant; one of the two. */
+export interface Target {
+  /** Its name. */
+  name?: string;
+  /** Its folder, or a folder inside the workspace of a running one. */
+  workspace?: string;
+}
+
+/** What to start, and how; a setting that is absent comes from the user's and folder's files. */
+export interface StartParams {
+  /** Folder to share; inside a running sandbox's workspace it means that sandbox. */
+  workspace: string;
+  /** Name to give it; by default one from the folder's. */
+  name?: string;
+  /** Share even what is refused for good reasons (`/`, the home folder), and nest. Default: `false`. */
+  force?: boolean;
+  /** Memory of the guest in MiB. */
+  memoryMib?: number;
+  /** Virtual processors of the guest. */
+  cpus?: number;
+  /** Size of the guest's disk in MiB. */
+  diskMib?: number;
+  /** `auto`, `kvm` or `tcg`. */
+  accelerator?: string;
+  /** Image the sandbox starts from. */
+  image?: string;
+  /** How the workspace keeps owners and modes: `none` or `mapped-xattr`. */
+  workspaceSecurity?: string;
+  /** A workspace that the guest can only read. */
+  workspaceReadOnly?: boolean;
+  /** QEMU in namespaces of its own: `auto`, `require` or `off`. */
+  boxNamespace?: string;
+  /** The filter that keeps setuid files out of the workspace: `auto`, `require` or `off`. */
+  boxFilter?: string;
+  /** QEMU's own system call filter: `auto`, `require` or `off`. */
+  boxSeccomp?: string;
+  /** SSH to a stopped sandbox's alias starts it. */
+  sshAutostart?: boolean;
+  /** The keys of the user's SSH agent may log in. */
+  sshAgentKeys?: boolean;
+  /** Seconds a start may take; 0: by accelerator. */
+  startTimeoutS?: number;
+  /** The QEMU to run. */
+  qemuBinary?: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** Which sandbox to stop, and how. */
+export interface StopParams {
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
+  /** Do not ask the guest's programs. Default: `false`. */
+  force?: boolean;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** Which sandboxes to list. */
+export interface ListParams {
+  /** Also those that are stopped. Default: `false`. */
+  stopped?: boolean;
+}
+
+/** Size and kind of a terminal. */
+export interface Terminal {
+  /** Characters in a line. Default: `80`. */
+  columns?: number;
+  /** Lines. Default: `24`. */
+  rows?: number;
+  /** Value of TERM. Default: `"xterm-256color"`. */
+  term?: string;
+}
+
+/** A command to run in the guest, as dev. */
+export interface ExecParams {
+  /** The sandbox. */
+  name: string;
+  /** Names this run in output, input and signals; the client's choice, unique while it runs. */
+  token: string;
+  /** Program and arguments; they arrive as they are, no shell takes them apart. */
+  argv: string[];
+  /** Folder in the guest; by default the workspace. */
+  cwd?: string;
+  /** Variables to set. */
+  env?: Record<string, string>;
+  /** Whether input will come by `sandbox/execInput`; else it is empty. Default: `false`. */
+  stdin?: boolean;
+  /** Give it a terminal. */
+  tty?: Terminal;
+}
+
+/** How a command ended. */
+export interface ExecResult {
+  /** Its exit status; 128 + the signal's number where a signal ended it. */
+  exitCode: number;
+  /** From the request to the end. */
+  durationMs: LargeInteger;
+  /** Name of the signal that ended it, without SIG. */
+  signal?: string;
+}
+
+/** Output of a command. */
+export interface ExecOutput {
+  /** The run. */
+  token: string;
+  /** Where it was written. */
+  stream: Stream;
+  /** The bytes, base64. */
+  data: string;
+}
+
+/** Input for a command. */
+export interface ExecInput {
+  /** The run. */
+  token: string;
+  /** The bytes, base64. Default: `""`. */
+  data?: string;
+  /** Whether the input ends with them. Default: `false`. */
+  eof?: boolean;
+}
+
+/** A signal for a command. */
+export interface ExecSignal {
+  /** The run. */
+  token: string;
+  /** Name without SIG: `INT`, `TERM`, `KILL`. */
+  signal: string;
+}
+
+/** A new size of a command's terminal. */
+export interface ExecResize {
+  /** The run. */
+  token: string;
+  /** Characters in a line. */
+  columns: number;
+  /** Lines. */
+  rows: number;
+}
+
+/** How to follow a serial console. */
+export interface ConsoleAttachParams {
+  /** The sandbox. */
+  name: string;
+  /** Names this attachment; chosen by the client, unique while it lasts. */
+  stream: string;
+  /** Byte offset since power-on to begin at; absent: only what comes from now on. */
+  offset?: LargeInteger;
+  /** Begin so many bytes before the present end instead. */
+  tail?: LargeInteger;
+  /** Go on with what the guest prints later; else only what there is. Default: `true`. */
+  follow?: boolean;
+}
+
+/** Where an attachment begins. */
+export interface ConsoleAttached {
+  /** Offset of the first byte that will be sent. */
+  offset: LargeInteger;
+  /** Bytes since power-on so far. */
+  size: LargeInteger;
+}
+
+/** A piece of console output. */
+export interface ConsoleOutput {
+  /** The attachment. */
+  stream: string;
+  /** Byte offset of `data` since power-on. */
+  offset: LargeInteger;
+  /** The bytes, base64. */
+  data: string;
+}
+
+/** The end of an attachment; all its output has been sent before. */
+export interface ConsoleClosed {
+  /** The attachment. */
+  stream: string;
+  /** Why. */
+  reason: ConsoleEnd;
+}
+
+/** Keys for the guest. */
+export interface ConsoleWriteParams {
+  /** The attachment. */
+  stream: string;
+  /** The bytes, base64. */
+  data: string;
+}
+
+/** A new size of the terminal behind an attachment. */
+export interface ConsoleResizeParams {
+  /** The attachment. */
+  stream: string;
+  /** Characters in a line. */
+  columns: number;
+  /** Lines. */
+  rows: number;
+}
+
+/** Whether the guest knows the new size. */
+export interface ConsoleResized {
+  /** A serial line has no size; the guest's agent sets the one programs ask for. */
+  applied: boolean;
+}
+
+/** An attachment to end. */
+export interface ConsoleDetachParams {
+  /** The attachment. */
+  stream: string;
+}
+
+/** One finding about this host. */
+export interface Check {
+  /** Stable word for programs. */
+  id: string;
+  /** How good it is. */
+  status: Verdict;
+  /** What was found. */
+  message: string;
+  /** What to do about it. */
+  hint?: string;
+}
+
+/** All findings about this host. */
+export interface Doctor {
+  /** Whether a sandbox can be started. */
+  ok: boolean;
+  /** In the order of their weight. */
+  checks: Check[];
+}
+
+/** An image to build from this host's Debian mirror. */
+export interface ImageBuildParams {
+  /** Name to give it; by default the one that starts use. */
+  ref?: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** An image to remove. */
+export interface ImageRemoveParams {
+  /** Its name or digest. */
+  ref: string;
+}
+
+/**
+ * The first request. Any other one before its answer is refused with -32002.
+ *
+ * @throws ProtocolMismatch
+ */
+export const InitializeRequest = new RequestType<InitializeParams, InitializeResult, ErrorData>("initialize");
+
+/** Ends the conversation, not the sandboxes: they outlive every client. Requests after it are refused with -32600. */
+export const ShutdownRequest = new RequestType0<null, ErrorData>("shutdown");
+
+/**
+ * Start a folder's sandbox, join its start, or return the running one. Answers when the agent has reported, the workspace is mounted and a login has succeeded. Cancelling undoes the start unless others wait for it; a client that is gone leaves it running to its end.
+ *
+ * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, Nested, WorkspaceRefused, QemuFailed, StartTimeout, SandboxBusy, SettingInvalid, NameInvalid, ImageNotFound, ImageInvalid, BuildFailed, SshUnreachable, GuestFailed, NetworkFailed
+ */
+export const SandboxStartRequest = new RequestType<StartParams, Sandbox, ErrorData>("sandbox/start");
+
+/**
+ * Write the workspace back, shut the guest down, end its machine. What is only in the guest is gone. Stopping a stopped sandbox succeeds.
+ *
+ * @throws SandboxNotFound, StopTimeout, SandboxBusy
+ */
+export const SandboxStopRequest = new RequestType<StopParams, Sandbox, ErrorData>("sandbox/stop");
+
+/**
+ * How a sandbox is. A folder that never had one is a stopped sandbox.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, StateNewer
+ */
+export const SandboxStatusRequest = new RequestType<Target, Sandbox, ErrorData>("sandbox/status");
+
+/** The sandboxes of this user. */
+export const SandboxListRequest = new RequestType<ListParams, Sandbox[], ErrorData>("sandbox/list");
+
+/**
+ * Run a command in the guest. Output comes as `sandbox/execOutput`, all of it before the result. An exit status other than 0 is a result, not an error. Cancelling ends the command with TERM, then KILL.
+ *
+ * @throws SandboxNotFound, SandboxNotRunning, SshUnreachable, ExecFailed
+ */
+export const SandboxExecRequest = new RequestType<ExecParams, ExecResult, ErrorData>("sandbox/exec");
+
+/**
+ * Follow the serial console. Output comes as `console/output`, after this answer, without loss and without repetition. Any number of clients may attach, and all may write.
+ *
+ * @throws SandboxNotFound, SandboxNotRunning, ConsoleGone
+ */
+export const ConsoleAttachRequest = new RequestType<ConsoleAttachParams, ConsoleAttached, ErrorData>("console/attach");
+
+/**
+ * Type on the console.
+ *
+ * @throws ConsoleGone
+ */
+export const ConsoleWriteRequest = new RequestType<ConsoleWriteParams, null, ErrorData>("console/write");
+
+/**
+ * Tell the guest the size of the terminal.
+ *
+ * @throws ConsoleGone
+ */
+export const ConsoleResizeRequest = new RequestType<ConsoleResizeParams, ConsoleResized, ErrorData>("console/resize");
+
+/**
+ * End an attachment; `console/closed` comes before the answer.
+ *
+ * @throws ConsoleGone
+ */
+export const ConsoleDetachRequest = new RequestType<ConsoleDetachParams, null, ErrorData>("console/detach");
+
+/** What this host has and lacks. */
+export const HostDoctorRequest = new RequestType0<Doctor, ErrorData>("host/doctor");
+
+/** The images of this user. */
+export const ImageListRequest = new RequestType0<Image[], ErrorData>("image/list");
+
+/**
+ * Build a Debian 13 image from this host's mirror. Cancelling leaves nothing behind.
+ *
+ * @throws ToolMissing, DiskFull, ImageNotFound, BuildFailed
+ */
+export const ImageBuildRequest = new RequestType<ImageBuildParams, Image, ErrorData>("image/build");
+
+/**
+ * Remove an image that no sandbox runs on.
+ *
+ * @throws ImageNotFound, ImageInUse
+ */
+export const ImageRemoveRequest = new RequestType<ImageRemoveParams, null, ErrorData>("image/remove");
+
+/** From now on `sandbox/didChange` is sent. */
+export const InitializedNotification = new NotificationType0("initialized");
+
+/** Ends the server: exit status 0 after `shutdown`, else 1. The end of its standard input ends it too. */
+export const ExitNotification = new NotificationType0("exit");
+
+/** Accepted and ignored. */
+export const SetTraceNotification = new NotificationType<TraceParams>("$/setTrace");
+
+/** Undo a request under way. It is answered all the same: with -32800, or with its result where it was too late. */
+export const CancelRequestNotification = new NotificationType<CancelParams>("$/cancelRequest");
+
+/** The same, by the token of the progress. */
+export const WindowWorkDoneProgressCancelNotification = new NotificationType<ProgressCancelParams>("window/workDoneProgress/cancel");
+
+/** Progress of a request that took `workDoneToken`. */
+export const ProgressNotification = new NotificationType<ProgressParams>("$/progress");
+
+/** A sandbox changed, by whomever: the whole value, `revision` grows within one life. */
+export const SandboxDidChangeNotification = new NotificationType<Sandbox>("sandbox/didChange");
+
+/** Output of a command. */
+export const SandboxExecOutputNotification = new NotificationType<ExecOutput>("sandbox/execOutput");
+
+/** Input for a command. */
+export const SandboxExecInputNotification = new NotificationType<ExecInput>("sandbox/execInput");
+
+/** A signal for a command. */
+export const SandboxExecSignalNotification = new NotificationType<ExecSignal>("sandbox/execSignal");
+
+/** A new size of a command's terminal. */
+export const SandboxExecResizeNotification = new NotificationType<ExecResize>("sandbox/execResize");
+
+/** Output of an attached console. */
+export const ConsoleOutputNotification = new NotificationType<ConsoleOutput>("console/output");
+
+/** An attachment ended. */
+export const ConsoleClosedNotification = new NotificationType<ConsoleClosed>("console/closed");

@@ -1,0 +1,1 @@
+"""The protocol's files against real tools, and recorded sessions against the real server."""
