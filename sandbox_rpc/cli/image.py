@@ -11,6 +11,7 @@ import anyio
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
 from sandbox_rpc.cli.target import add_json
+from sandbox_rpc.config import flags, sources
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build as builder
 from sandbox_rpc.images import store
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser("build", help="build Debian 13 from this host's mirror")
     build.add_argument("ref", nargs="?", default=store.DEFAULT_REF, help="name to give it")
     add_json(build)
+    flags.add_flags(build, "image build")
     listing = verbs.add_parser("list", help="list images")
     add_json(listing)
     remove = verbs.add_parser("remove", help="remove an image that no sandbox uses")
@@ -50,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
 def _build(layout: Layout, options: argparse.Namespace) -> int:
     ticker = show.Ticker(quiet=options.json and not sys.stderr.isatty())
     try:
-        image = runner.work(_cancellable, layout, options.ref, ticker)
+        settings = sources.load(None, flags.from_namespace(options)).settings
+        image = runner.work(_cancellable, layout, options.ref, settings.build_mirror, ticker)
     finally:
         ticker.clear()
     value = images.described(layout, image)
@@ -62,7 +65,7 @@ def _build(layout: Layout, options: argparse.Namespace) -> int:
 
 
 async def _cancellable(
-    layout: Layout, ref: str, report: Report, *, cancel: anyio.Event
+    layout: Layout, ref: str, source: str, report: Report, *, cancel: anyio.Event
 ) -> StoredImage:
     """Build in this process: an image nobody waits for is of no use, so Ctrl-C undoes it."""
     result: list[StoredImage] = []
@@ -73,7 +76,7 @@ async def _cancellable(
             group.cancel_scope.cancel()
 
         group.start_soon(obey)
-        result.append(await builder.build(layout, ref, report))
+        result.append(await builder.build(layout, ref, report, source=source))
         group.cancel_scope.cancel()
     if not result:
         raise RequestCancelled
