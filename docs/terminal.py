@@ -48,12 +48,12 @@ def record(folder: Path) -> str:
     )
     tmux = ["tmux", "-L", f"sandbox-docs-{os.getpid()}", "-f", "/dev/null"]
     environment = {
-        **os.environ, "HOME": str(folder), "PS1": r"\w$ ", "TERM": "xterm-256color",
+        **os.environ, "HOME": str(folder), "TERM": "xterm-256color",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
     }  # fmt: skip
     subprocess.run(
         [*tmux, "new-session", "-d", "-x", str(COLUMNS), "-y", str(ROWS), "-c", str(project),
-         "bash --norc --noprofile"],
+         r"exec env PS1='\w$ ' bash --norc --noprofile"],
         env=environment, check=True,
     )  # fmt: skip
     try:

@@ -9,6 +9,7 @@ import sys
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
 from sandbox_rpc.cli.target import add_json
+from sandbox_rpc.config import flags, sources
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import store
 from sandbox_rpc.protocol.types import Image
@@ -21,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     build = verbs.add_parser("build", help="build Debian 13 from this host's mirror")
     build.add_argument("ref", nargs="?", default=store.DEFAULT_REF, help="name to give it")
     add_json(build)
+    flags.add_flags(build, "image build")
     listing = verbs.add_parser("list", help="list images")
     add_json(listing)
     remove = verbs.add_parser("remove", help="remove an image that no sandbox uses")
@@ -44,7 +46,10 @@ def run(options: argparse.Namespace) -> int:
 def _build(layout: Layout, options: argparse.Namespace) -> int:
     ticker = show.Ticker(quiet=options.json and not sys.stderr.isatty())
     try:
-        value = runner.work(images.build, layout, options.ref, report=ticker)
+        settings = sources.load(None, flags.from_namespace(options)).settings
+        value = runner.work(
+            images.build, layout, options.ref, source=settings.build_mirror, report=ticker
+        )
     finally:
         ticker.clear()
     if options.json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from contextlib import suppress
 from types import ModuleType
@@ -57,7 +58,18 @@ def usage() -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
     _open_standard_streams()
-    words = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _dispatch(sys.argv[1:] if argv is None else argv)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader of a pipe (`| head`) has left; Python must not complain at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _dispatch(words: list[str]) -> int:
     while words and words[0] == "--kvm":  # the seed's choice of a backend; here the only one
         words = words[1:]
     first = ALIASES.get(words[0], words[0]) if words else ""

@@ -52,6 +52,8 @@ def command(module: ModuleType, name: str, words: list[str]) -> int:
         # The reader of a pipe (`| head`) has left; Python must not complain at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        return _reveal(error, as_json=getattr(options, "json", False))
     except Exception as error:
         return _confess(error)
 
@@ -114,7 +116,10 @@ def complain(error: SandboxError, *, as_json: bool) -> int:
     from sandbox_rpc.cli.show import printable
 
     # Messages may quote the guest, and what a terminal obeys must not come from there.
-    print(f"error: {printable(error.message)}", file=sys.stderr)
+    first, *rest = error.message.splitlines() or [""]
+    print(f"error: {printable(first)}", file=sys.stderr)
+    for line in rest:
+        print(f"  | {printable(line)}", file=sys.stderr)
     for key, title in (("qemuLog", "QEMU's last words"), ("console", "End of the console")):
         if text := str(error.details.get(key) or "").strip():
             print(f"{title}:", file=sys.stderr)
@@ -125,6 +130,21 @@ def complain(error: SandboxError, *, as_json: bool) -> int:
     if error.hint:
         print(f"hint: {printable(error.hint)}", file=sys.stderr)
     return error.exit_status
+
+
+def _reveal(error: OSError, *, as_json: bool) -> int:
+    """A full disk or a missing right is the user's to cure, wherever it was met."""
+    from pathlib import Path
+
+    from sandbox_rpc.host import files
+
+    try:
+        with files.translated(Path(str(error.filename or "its files"))):
+            raise error
+    except SandboxError as known:
+        return complain(known, as_json=as_json)
+    except OSError:
+        return _confess(error)
 
 
 def _confess(error: Exception) -> int:

@@ -8,6 +8,7 @@ import sys
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
 from sandbox_rpc.cli.target import add_json, add_target
+from sandbox_rpc.config import flags, sources
 from sandbox_rpc.host import names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
@@ -22,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_target(parser)
     add_json(parser)
     parser.add_argument("--all", "-a", action="store_true", help="stop every sandbox")
+    flags.add_flags(parser, "stop")
     parser.add_argument("--force", action="store_true", help="do not ask the guest's programs")
 
 
@@ -42,10 +44,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _stop(layout: Layout, record: Record, options: argparse.Namespace) -> int:
+    overrides = flags.from_namespace(options)
+    limit_s = sources.load(record.workspace, overrides).settings.stop_timeout_s if overrides else 0
     ticker = show.Ticker(quiet=options.json or not sys.stderr.isatty())
     try:
         sandbox = runner.work(
-            stop, layout, record, force=options.force, report=ticker, cancellable=False
+            stop,
+            layout,
+            record,
+            force=options.force,
+            limit_s=limit_s,
+            report=ticker,
+            cancellable=False,
         )
     finally:
         ticker.clear()

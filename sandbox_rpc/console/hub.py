@@ -31,7 +31,8 @@ class Hub:
         self._log = console_log
         self._serial: anyio.abc.SocketStream | None = None
         self._clients: set[MemoryObjectSendStream[bytes]] = set()
-        self._line = b""
+        # Nobody heard what was printed before, under another supervisor perhaps: the log has it.
+        self._line = _end(console_log, LINE_KEPT).rpartition(b"\n")[2]
         self._since_trim = 0
 
     async def run(self, serial_socket: Path) -> None:
@@ -119,10 +120,14 @@ class Hub:
 
 def tail(path: Path, size: int = 4000) -> str:
     """The end of a console log as text, without control sequences."""
+    return log.plain(_end(path, size).decode(errors="replace"))
+
+
+def _end(path: Path, size: int) -> bytes:
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
-        return ""
+        return b""
     with os.fdopen(fd, "rb") as file:
         file.seek(max(0, os.fstat(fd).st_size - size))
-        return log.plain(file.read().decode(errors="replace"))
+        return file.read(size)

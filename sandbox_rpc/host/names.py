@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import attrs
 from attrs import frozen
@@ -143,12 +143,14 @@ def forget(layout: Layout, name: str) -> None:
     """
     record = read(layout, name)
     home = layout.home(name)
-    with locks.held(layout.names_lock):
+    with locks.held(layout.names_lock), ExitStack() as stack:
         for lock in (home.supervisor_lock, home.vm_lock):
-            if locks.is_held(lock):
+            # Taken, not only asked for: a supervisor that starts now must not lose its folder.
+            if (fd := locks.acquire(lock)) is None:
                 raise SandboxBusy(
                     f"{name} is running.", hint=f"Stop it first: sandbox stop {name}", name=name
                 )
+            stack.callback(os.close, fd)
         layout.name_of_path(record.workspace).unlink(missing_ok=True)
         shutil.rmtree(layout.room(name).folder, ignore_errors=True)
         shutil.rmtree(home.folder, ignore_errors=True)

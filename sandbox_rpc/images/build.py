@@ -38,9 +38,14 @@ SUBUID = Path("/etc/subuid")
 
 
 async def build(
-    layout: Layout, ref: str, report: Report = silent, *, trimmed: bool = True
+    layout: Layout,
+    ref: str,
+    report: Report = silent,
+    *,
+    trimmed: bool = True,
+    source: str = "",
 ) -> StoredImage:
-    """Build a Debian image from the mirror this host uses and name it `ref`.
+    """Build a Debian image from the mirror `source`, or the one this host uses; name it `ref`.
 
     Takes about a minute, and 3 GiB of room while it runs. Cancelling leaves nothing behind.
 
@@ -51,11 +56,15 @@ async def build(
         BuildFailed: a tool failed; the log is kept.
     """
     variant = recipe.TRIM if trimmed else recipe.STOCK
-    return (await build_variants(layout, {ref: variant}, report))[ref]
+    return (await build_variants(layout, {ref: variant}, report, source=source))[ref]
 
 
 async def build_variants(
-    layout: Layout, wanted: Mapping[str, recipe.Variant], report: Report = silent
+    layout: Layout,
+    wanted: Mapping[str, recipe.Variant],
+    report: Report = silent,
+    *,
+    source: str = "",
 ) -> dict[str, StoredImage]:
     """Build several images from one tree of packages, for comparisons; errors as in `build`."""
     for ref in wanted:
@@ -65,7 +74,7 @@ async def build_variants(
     async with staging(layout) as place:
         log = bootstrap.Log(place.folder / LOG)
         try:
-            return await _Build(layout, place, log, report).run(wanted)
+            return await _Build(layout, place, log, report, source).run(wanted)
         except (BuildFailed, DiskFull) as error:
             with contextlib.suppress(OSError):
                 os.replace(log.path, log_kept)
@@ -106,11 +115,14 @@ def _check_machine(layout: Layout) -> None:
 class _Build:
     """One run: where it works, and how it says how far it is."""
 
-    def __init__(self, layout: Layout, place: Staging, log: bootstrap.Log, report: Report) -> None:
+    def __init__(
+        self, layout: Layout, place: Staging, log: bootstrap.Log, report: Report, source: str
+    ) -> None:
         self.layout = layout
         self.place = place
         self.log = log
         self.report = report
+        self.source = source
         self.arch = platform.machine()
         self.tree = place.folder / "tree"
 
@@ -144,7 +156,7 @@ class _Build:
 
         rootless = os.geteuid() != 0
         argv = recipe.mmdebstrap(
-            self.arch, await mirror.detect(), "-" if rootless else str(self.tree)
+            self.arch, await mirror.find(self.source), "-" if rootless else str(self.tree)
         )
         argv[1:1] = [f"--customize-hook={hook}" for hook in hooks]
         # Kernel packages would run initramfs-tools, for 15 seconds, to make what we do not use.

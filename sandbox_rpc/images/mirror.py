@@ -78,6 +78,18 @@ def _options(configuration: str) -> list[str]:
     return [line for line in configuration.splitlines() if _OPTION.match(line)]
 
 
+async def find(wanted: str) -> Mirror | None:
+    """The mirror to build from: `wanted` (the setting build.mirror), else this host's own.
+
+    A mirror named by the user is taken for the main archive; security updates keep coming from
+    where this host gets them, as few mirrors carry them.
+    """
+    own = await detect()
+    if not wanted:
+        return own
+    return Mirror(wanted, own.security if own else None, own.apt_options if own else ())
+
+
 async def detect() -> Mirror | None:
     """This host's mirror of Debian; None where its apt knows none."""
     try:

@@ -38,7 +38,12 @@ def every(layout: Layout) -> list[Image]:
 
 
 async def build(
-    layout: Layout, ref: str, *, report: Report = silent, cancel: anyio.Event | None = None
+    layout: Layout,
+    ref: str,
+    *,
+    source: str = "",
+    report: Report = silent,
+    cancel: anyio.Event | None = None,
 ) -> Image:
     """Build an image in this process; setting `cancel` leaves nothing of it behind.
 
@@ -56,7 +61,7 @@ async def build(
 
         if cancel is not None:
             group.start_soon(obey, cancel)
-        result.append(await builder.build(layout, ref, report))
+        result.append(await builder.build(layout, ref, report, source=source))
         group.cancel_scope.cancel()
     if not result:
         raise RequestCancelled

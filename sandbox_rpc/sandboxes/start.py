@@ -24,7 +24,7 @@ from sandbox_rpc.supervisor.wire import PeerGone, RequestCancelled
 ATTEMPTS = 40
 PAUSE_S = 0.2
 """Together longer than a supervisor takes to say farewell."""
-DEATHS = 3
+DEATHS = 5
 """How many supervisors may die over one start before it is their fault."""
 INSIDE = "SANDBOX_CONTAINER"
 """Set in every guest, so that nothing nests by accident."""
@@ -115,6 +115,7 @@ async def request_start(
             deaths += 1
             if deaths == DEATHS:
                 break
+            await anyio.sleep(PAUSE_S)  # while it dies, its socket may still take connections
             continue
         return convert.from_wire(answer, Sandbox)
     raise SandboxBusy(

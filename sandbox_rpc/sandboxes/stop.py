@@ -16,12 +16,18 @@ ATTEMPTS = 5
 
 
 async def stop(
-    layout: Layout, record: Record, *, force: bool = False, report: Report = silent
+    layout: Layout,
+    record: Record,
+    *,
+    force: bool = False,
+    limit_s: float = 0,
+    report: Report = silent,
 ) -> Sandbox:
     """Stop the machine and return the value; stopping a stopped one succeeds.
 
-    The workspace is written back, the guest shuts down in order, and after the setting
-    `stop.timeout` it is ended; `force` ends it without asking the guest's programs.
+    The workspace is written back, the guest shuts down in order, and after `limit_s` seconds (0:
+    what the setting `stop.timeout` was at the start) it is ended; `force` ends it without asking
+    the guest's programs.
 
     Raises:
         StopTimeout: QEMU does not end, not even when killed.
@@ -32,7 +38,10 @@ async def stop(
         await spawn.ensure(layout, record.name)
         try:
             answer = await client.ask(
-                layout.home(record.name), "sandbox/stop", {"force": force}, report=report
+                layout.home(record.name),
+                "sandbox/stop",
+                {"force": force, "limitS": limit_s},
+                report=report,
             )
         except (PeerGone, SandboxNotRunning):
             continue

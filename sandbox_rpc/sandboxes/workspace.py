@@ -61,7 +61,9 @@ def admit(layout: Layout, path: str, *, force: bool = False) -> Workspace:
         if _within(real, state):
             # Not even with --force: the guest could rewrite its own disk and the host's settings.
             raise WorkspaceRefused(
-                f"{path} lies in sandbox's own state ({state}).", hint="", path=path
+                f"{path} lies in sandbox's own state ({state}).",
+                hint="Share a project folder; not even --force shares this one.",
+                path=path,
             )
     masks = tuple(state for state in ours if _within(state, real))
     if force:

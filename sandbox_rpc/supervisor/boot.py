@@ -186,7 +186,7 @@ async def ensure_image(layout: Layout, settings: Settings, report: Report) -> St
         # Several sandboxes may have found it missing; one builds for all.
         with suppress(ImageNotFound):
             return await anyio.to_thread.run_sync(images.resolve, layout, settings.image)
-        return await build.build(layout, settings.image, report)
+        return await build.build(layout, settings.image, report, source=settings.build_mirror)
 
 
 async def choose_box(layout: Layout, qemu: Qemu, settings: Settings, workspace: str) -> Box:

@@ -159,7 +159,11 @@ class Visitors:
             case "sandbox/stop":
                 self.asked.set()
                 force = bool(params.get("force", False))
-                return convert.to_wire(await self._supervisor.stop(waiter, report, force=force))
+                limit = params.get("limitS")
+                limit_s = float(limit) if isinstance(limit, (int, float)) else 0.0
+                return convert.to_wire(
+                    await self._supervisor.stop(waiter, report, force=force, limit_s=limit_s)
+                )
         raise LookupError(method)
 
     async def _deliver(self, peer: Peer, news: Any) -> None:

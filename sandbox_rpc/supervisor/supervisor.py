@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -13,7 +11,6 @@ import anyio
 import anyio.abc
 import attrs
 
-from sandbox_rpc.console import hub
 from sandbox_rpc.host import files, locks, process
 from sandbox_rpc.host.paths import CREDENTIAL_PREFIX
 from sandbox_rpc.protocol import types
@@ -30,14 +27,15 @@ from sandbox_rpc.protocol.errors import (
 )
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
-from sandbox_rpc.qemu.launch import last_words
-from sandbox_rpc.qemu.qmp import QmpError
 from sandbox_rpc.ssh.config import Endpoint
 from sandbox_rpc.supervisor import alias, boot, request, state
 from sandbox_rpc.supervisor.executions import Executions
+from sandbox_rpc.supervisor.explain import explain
 from sandbox_rpc.supervisor.finish import finish
+from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
+from sandbox_rpc.supervisor.space import wait_for_room
 from sandbox_rpc.supervisor.state import Store
 from sandbox_rpc.supervisor.steps import Steps
 from sandbox_rpc.supervisor.stop import stop
@@ -45,10 +43,6 @@ from sandbox_rpc.supervisor.vm import FINE_REASONS, Vm, attach
 
 log = logging.getLogger(__name__)
 
-OUT_OF_ROOM = "The host's disk is full: the guest is paused and goes on when there is room."
-ROOM_TO_GO_ON = 256 << 20
-ROOM_INTERVAL_S = 2
-HOLDERS_LIMIT_S = 10
 RESIZE_LIMIT_S = 5
 REACH_LIMIT_S = 15
 """How long an adopter tries to reach a machine's sockets before it counts as dead."""
@@ -103,7 +97,9 @@ class Supervisor:
             self._starting = self._begin(lambda report: self._boot(wanted, report))
         return await self._starting.join(waiter, report)
 
-    async def stop(self, waiter: object, report: Report, *, force: bool) -> Sandbox:
+    async def stop(
+        self, waiter: object, report: Report, *, force: bool, limit_s: float = 0
+    ) -> Sandbox:
         """Stop the machine, or join its stop; a start under way is cancelled first."""
         if self._starting is not None:
             self._starting.cancel(
@@ -118,7 +114,9 @@ class Supervisor:
         if self._stopping is None:
             if self._vm is None or self._vm.ended.is_set():
                 return await self._finalize(State.STOPPED)
-            self._stopping = self._begin(lambda report: self._end(report, force=force))
+            self._stopping = self._begin(
+                lambda report: self._end(report, force=force, limit_s=limit_s)
+            )
         elif force and self._vm is not None:
             self._group.start_soon(self._vm.quit)
         return await self._stopping.join(waiter, report)
@@ -171,14 +169,14 @@ class Supervisor:
             with anyio.move_on_after(REACH_LIMIT_S):
                 try:
                     vm = await attach(place.room, pid, self._group)
-                    self._group.start_soon(vm.hub.serve, place.room.console_socket)
+                    self._group.start_soon(self._serve_console, vm)
                 except SandboxError as error:
                     log.warning("cannot reach it: %s", error)
         if vm is None or note is None:
             # Alive, but out of reach for good: nobody can use it, so it is ended.
             if pid is not None:
                 pid.kill(signal.SIGKILL)
-            await self._end_holders()
+            await end_holders(place)
             await self._finalize(State.LOST, QemuFailed("The machine could not be taken over."))
             return
         self._vm, self._launch = vm, note
@@ -241,14 +239,13 @@ class Supervisor:
     async def _boot(self, wanted: StartRequest, report: Report) -> Sandbox:
         place = self._place
         state.clear(place.room, place.home, keep_logs=False)
-        with files.translated(place.room.folder):
-            place.room.folder.mkdir(mode=0o700, parents=True)
-        self.store.sandbox = self._new(wanted.workspace)
-        self.store.change()
-        files.replace(place.room.workspace_path, wanted.workspace + "\n")
         steps = Steps(self.store, report)
         try:
             with files.translated(place.room.folder):
+                place.room.folder.mkdir(mode=0o700, parents=True)
+                self.store.sandbox = self._new(wanted.workspace)
+                self.store.change()
+                files.replace(place.room.workspace_path, wanted.workspace + "\n")
                 self._launch, self._vm = await boot.boot(
                     place, wanted, self.store, steps, self._group
                 )
@@ -268,6 +265,13 @@ class Supervisor:
             await self._undo(unwrapped(error))
             raise
 
+    async def _serve_console(self, vm: Vm) -> None:
+        """Serve the console again; a machine without one is better than none."""
+        try:
+            await vm.hub.serve(self._place.room.console_socket)
+        except OSError as error:
+            log.warning("the console cannot be served: %s", error)
+
     async def _greet(self, vm: Vm) -> None:
         """Ask the agent for what it may have announced while nobody listened."""
         try:
@@ -281,25 +285,14 @@ class Supervisor:
             log.info("start undone: %r", error)
             vm, self._vm = self._vm, None
             if isinstance(error, SandboxError):
-                self._explain(error)
+                explain(self._place, error)
             if vm is not None:
                 await vm.quit()
             else:
-                await self._end_holders()
+                await end_holders(self._place)
             state.clear(self._place.room, self._place.home, keep_logs=isinstance(error, Exception))
             self.store.change(state=State.STOPPED, phase=None, ssh=None, pid=None)
             self._withdraw_alias()
-
-    async def _end_holders(self) -> None:
-        """End a QEMU of which only its lock is known, such as one cancelled as it was starting."""
-        lock = self._place.home.vm_lock
-        # Again and again, since bubblewrap may have forked while we looked.
-        with anyio.move_on_after(HOLDERS_LIMIT_S):
-            while locks.is_held(lock):
-                for pid in locks.holders(lock):
-                    if (found := process.identify(pid)) is not None and pid != os.getpid():
-                        found.kill()
-                await anyio.sleep(locks.RETRY_S)
 
     def _withdraw_alias(self) -> None:
         """Let the alias be a stub again, if its file can be written."""
@@ -308,22 +301,12 @@ class Supervisor:
         except (SandboxError, OSError) as error:
             log.warning("the alias cannot be written: %s", error)
 
-    def _explain(self, error: SandboxError) -> None:
-        room, home = self._place.room, self._place.home
-        if isinstance(error, QemuFailed):
-            error.details.setdefault("qemuLog", last_words(room.qemu_log, 10))
-        if room.console_log.exists():
-            error.details.setdefault("console", hub.tail(room.console_log))
-            error.details.setdefault("log", str(home.last / room.console_log.name))
-        elif room.qemu_log.exists():
-            error.details.setdefault("log", str(home.last / room.qemu_log.name))
-
-    async def _end(self, report: Report, *, force: bool) -> Sandbox:
+    async def _end(self, report: Report, *, force: bool, limit_s: float = 0) -> Sandbox:
         vm, launch = self._vm, self._launch
         assert vm is not None
         assert launch is not None
         self.store.change(state=State.STOPPING, phase=None)
-        await stop(vm, report, force=force, limit_s=launch.stop_limit_s)
+        await stop(vm, report, force=force, limit_s=limit_s or launch.stop_limit_s)
         if not vm.ended.is_set():
             raise StopTimeout(
                 f"QEMU (process {vm.process.pid}) does not end, not even when killed.",
@@ -331,24 +314,10 @@ class Supervisor:
             )
         return await self._finalize(State.STOPPED)
 
-    async def _wait_for_room(self, vm: Vm) -> None:
-        """Let a guest go on that QEMU has paused because the host's disk was full."""
-        while True:
-            await vm.out_of_room.wait()
-            vm.out_of_room = anyio.Event()
-            self.store.change(warnings=[*self.store.sandbox.warnings, OUT_OF_ROOM])
-            # No file system announces that it has room again.
-            while shutil.disk_usage(self._place.layout.base).free < ROOM_TO_GO_ON:
-                await anyio.sleep(ROOM_INTERVAL_S)
-            with suppress(QmpError, SandboxError):
-                await vm.qmp.execute("cont")
-            rest = [one for one in self.store.sandbox.warnings if one != OUT_OF_ROOM]
-            self.store.change(warnings=rest)
-
     async def _mourn(self, vm: Vm) -> None:
         """Notice the end of a machine that nobody stopped."""
         async with anyio.create_task_group() as group:
-            group.start_soon(self._wait_for_room, vm)
+            group.start_soon(wait_for_room, vm, self.store, self._place.layout.base)
             await vm.ended.wait()
             group.cancel_scope.cancel()
         for operation in (self._starting, self._stopping):

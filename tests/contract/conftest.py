@@ -52,9 +52,7 @@ def standing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Service]
 
 
 @pytest.fixture
-def service(
-    standing: list[Service], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
+def service(standing: list[Service], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service that has shaken hands, without any sandbox or image; it must outlive the test."""
     if not standing:
         base = tmp_path_factory.mktemp("shared") / "cache"

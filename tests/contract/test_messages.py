@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.contract.fakes import FakeBuild
 from tests.contract.conftest import Serve
+from tests.contract.fakes import FakeBuild
 from tests.contract.service import Service, frame
 
 LIST: dict[str, Any] = {"jsonrpc": "2.0", "id": 7, "method": "sandbox/list", "params": {}}

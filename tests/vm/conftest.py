@@ -44,6 +44,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -154,9 +155,14 @@ def make_host(top: Path, built: Path) -> Iterator[MakeHost]:
         made.append(hosts.make_host(top, label, built, uid=uid, program=program))
         return made[-1]
 
-    yield make
-    for host in reversed(made):
-        host.close()
+    # A run that is told to end, as CI does at its limit, takes its machines along too.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield make
+    finally:
+        for host in reversed(made):
+            host.close()
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture(scope="session")

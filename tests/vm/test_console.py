@@ -34,8 +34,10 @@ def console(sandbox: Running, *words: str) -> Terminal:
 def prompt(terminal: Terminal) -> None:
     """An empty prompt, whatever somebody left there."""
     terminal.until_raw()
-    terminal.type("\x03\x15echo at-$((6*7))\r")
-    terminal.expect(rb"\nat-42\r\n[^\n]*" + PROMPT)
+    # Whoever attaches is shown the unfinished line: a prompt, once the login is through.
+    terminal.expect(PROMPT, seconds=90)
+    terminal.type("\x15echo at-$((6*7))\r")
+    terminal.expect(rb"\rat-42\r\n[\s\S]*" + PROMPT)
 
 
 def test_socat_gives_devs_shell(sandbox: Running) -> None:
@@ -43,7 +45,7 @@ def test_socat_gives_devs_shell(sandbox: Running) -> None:
     with socat(sandbox) as terminal:
         prompt(terminal)
         terminal.type("echo $(id -un):$(tty):$((6*7))\r")
-        terminal.expect(rb"\ndev:/dev/ttyS0:42\r")
+        terminal.expect(rb"\rdev:/dev/ttyS0:42\r")
         terminal.type(LEAVE)
         assert terminal.wait() == 0
 
@@ -53,11 +55,13 @@ def test_sandbox_console(sandbox: Running) -> None:
     with console(sandbox) as terminal:
         prompt(terminal)
         terminal.type("echo x\x7f$((6*7))\r")
-        terminal.expect(rb"\n42\r")
+        terminal.expect(rb"\r42\r\n")
         terminal.type("sleep 1000\r")
+        terminal.expect(rb"sleep 1000\r\n")
         terminal.type("\x03")
+        terminal.expect(rb"\^C[\s\S]*" + PROMPT)
         terminal.type("echo $((1+129))\r")
-        terminal.expect(rb"\n130\r")
+        terminal.expect(rb"\r130\r\n")
         terminal.type(LEAVE)
         assert terminal.wait() == 0
         assert b"Left the console." in terminal.shown
@@ -74,11 +78,11 @@ def test_all_read_and_all_write(sandbox: Running) -> None:
         for number, writer in enumerate(everybody):
             writer.type(f"echo by-{number}-$((6*7))\r")
             for reader in everybody:
-                reader.expect(b"\nby-%d-42\r" % number)
+                reader.expect(b"\rby-%d-42\r" % number)
         first.type(LEAVE)
         first.wait()
         second.type("echo still-$((6*7))\r")
-        third.expect(rb"\nstill-42\r")
+        third.expect(rb"\rstill-42\r")
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -124,8 +128,8 @@ def test_it_works_after_another_supervisor_took_over(sandbox: Running) -> None:
     with socat(sandbox) as terminal:
         prompt(terminal)
         terminal.type("echo after-$((6*7))\r")
-        terminal.expect(rb"\nafter-42\r")
+        terminal.expect(rb"\rafter-42\r")
     text = wait_for(
-        lambda: (read := log.read_bytes()).count(b"\nafter-42") and read, "the line in console.log"
+        lambda: (read := log.read_bytes()).count(b"\rafter-42") and read, "the line in console.log"
     )
-    assert text.index(b"between-42") < text.index(b"\nafter-42")
+    assert text.index(b"between-42") < text.index(b"\rafter-42")

@@ -113,6 +113,9 @@ def test_run_reports_failure_and_ends_when_cancelled(tmp_path: Path) -> None:
                 while not locks.is_held(lock):
                     await anyio.sleep(0.01)
             group.cancel_scope.cancel()
-        assert not locks.is_held(lock)
+        # Killed in the moment it was started, it may be dying still.
+        with anyio.fail_after(10):
+            while locks.is_held(lock):
+                await anyio.sleep(0.01)
 
     anyio.run(main)

@@ -44,6 +44,7 @@ def test_others_are_never_taken_for_debian() -> None:
         [
             target("http://vendor.example.org/apt/", origin="Vendor", label="Vendor"),
             target("http://ubuntu.example.org/", origin="Ubuntu", label="Ubuntu"),
+            target("http://derived.example.org/", origin="Derived"),
             target("http://bpo.example.org/", label="Debian Backports"),
         ]
     )

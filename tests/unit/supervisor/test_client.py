@@ -70,7 +70,8 @@ def ask(home: Home, attend: Attend | None, **options: Any) -> object:
 
     async def main() -> None:
         if attend is None:
-            return await call()
+            await call()
+            return
         async with (
             sockets.listen(home.supervisor_socket) as listener,
             anyio.create_task_group() as group,
