@@ -192,7 +192,7 @@ class Protocol(JsonRPCProtocol):
 
     def _handle_cancel_notification(self, msg_id: Any) -> None:
         # Never the task itself: the work undoes what it has begun, then the answer comes.
-        if (call := self.calls.get(msg_id)) is not None:
+        if isinstance(msg_id, int | str) and (call := self.calls.get(msg_id)) is not None:
             call.cancel.set()
 
 

@@ -44,7 +44,8 @@ def load(room: Room) -> Sandbox | None:
         data = json.loads(room.state.read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return None
-    if isinstance(data, dict) and data.get("schema", 1) > SCHEMA:
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if isinstance(schema, int) and schema > SCHEMA:
         raise StateNewer(f"{room.state} was written by a newer version.", path=str(room.state))
     with suppress(convert.Misfit):
         return convert.from_wire(data, Sandbox)

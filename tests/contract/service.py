@@ -201,7 +201,8 @@ class Service:
 
 def pending(descriptor: int) -> int:
     """Bytes that wait in a pipe."""
-    return struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
+    found: int = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))[0]
+    return found
 
 
 def messages(buffer: bytearray) -> list[Message]:
@@ -210,7 +211,7 @@ def messages(buffer: bytearray) -> list[Message]:
     Raises:
         AssertionError: there is anything else on the wire.
     """
-    found = []
+    found: list[Message] = []
     while True:
         header = re.match(rb"Content-Length: (\d+)\r\n(?:Content-Type: [^\r\n]*\r\n)?\r\n", buffer)
         if header is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from typing import Any
 
@@ -77,7 +78,7 @@ def test_revisions_grow(serve: Serve, fake: Fake) -> None:
         sandbox.room.qemu.mkdir(parents=True)
     revisions = [value["revision"] for value in values]
     assert revisions == sorted(set(revisions))
-    for before, after in zip(values, values[1:], strict=False):
+    for before, after in itertools.pairwise(values):
         assert {**before, "revision": 0} != {**after, "revision": 0}
 
 
@@ -114,7 +115,7 @@ def test_nothing_is_told_before_initialized(serve: Serve, fake: Fake) -> None:
     assert service.heard == []
     service.send("initialized", {})
     service.call("sandbox/list", {})
-    sandbox.change(state="running", revision=3)
+    sandbox.change(state="stopping", revision=3)
     assert service.news(CHANGE)["revision"] == 3
 
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from tests.contract.conftest import Serve
-from tests.contract.service import frame
+from tests.contract.service import Message, frame
 
 
 def test_16_mib_of_params(serve: Serve) -> None:
@@ -30,7 +30,7 @@ def test_10_000_requests_in_flight(serve: Serve) -> None:
             for method in [("sandbox/status", "sandbox/list", "nobody/there")[id_ % 3]]
         )
     )
-    answers = {}
+    answers: dict[int, Message] = {}
     while len(answers) < count:
         service.read(60)
         for message in service.heard:

@@ -60,6 +60,6 @@ def test_there_and_back(code: int) -> None:
 
 
 def test_unknown_codes_keep_their_words() -> None:
-    """A newer peer's error still says what happened."""
+    """A newer peer's error still says what happened, and keeps its block."""
     again = errors.from_wire({"code": 1999, "message": "New.", "data": {"hint": "Do."}})
-    assert (again.message, again.hint, again.exit_status) == ("New.", "Do.", 70)
+    assert (again.message, again.hint, again.exit_status) == ("New.", "Do.", 19)
