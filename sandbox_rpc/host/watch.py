@@ -22,10 +22,14 @@ MOVED = int(flags.MOVE_SELF)
 
 
 class Watch:
-    """One inotify instance; use `open_watch`."""
+    """One inotify instance, to be closed.
 
-    def __init__(self, inotify: INotify) -> None:
-        self._inotify = inotify
+    Raises:
+        OSError: the user has too many (fs.inotify.max_user_instances).
+    """
+
+    def __init__(self) -> None:
+        self._inotify = INotify(inheritable=False, nonblocking=True)
         self._folders: dict[int, Path] = {}
 
     def add_folder(self, folder: Path) -> bool:
@@ -39,6 +43,12 @@ class Watch:
     def add_file(self, descriptor: int) -> None:
         """Watch an open file, whatever its name has come to mean."""
         self._inotify.add_watch(f"/proc/self/fd/{descriptor}", FILE)
+
+    def close(self) -> None:
+        """Give it back."""
+        # The loop must forget the descriptor before its number can mean another file.
+        anyio.notify_closing(self._inotify.fileno())
+        self._inotify.close()
 
     async def next(self) -> list[tuple[Path, int]]:
         """The next changes: path of the entry (or folder), and inotify's mask.
@@ -60,18 +70,12 @@ class Watch:
 
 @contextmanager
 def open_watch() -> Iterator[Watch]:
-    """A watch for the block.
-
-    Raises:
-        OSError: the user has too many (fs.inotify.max_user_instances).
-    """
-    inotify = INotify(inheritable=False, nonblocking=True)
+    """A watch for the block; raises as `Watch`."""
+    watch = Watch()
     try:
-        yield Watch(inotify)
+        yield watch
     finally:
-        # The loop must forget the descriptor before its number can mean another file.
-        anyio.notify_closing(inotify.fileno())
-        inotify.close()
+        watch.close()
 
 
 def is_unlinked(descriptor: int) -> bool:

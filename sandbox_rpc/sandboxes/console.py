@@ -10,7 +10,7 @@ import anyio
 
 from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.host.watch import CLOSED, MOVED, is_unlinked, open_watch, size_of
+from sandbox_rpc.host.watch import CLOSED, MOVED, Watch, is_unlinked, size_of
 from sandbox_rpc.protocol.errors import ConsoleGone, SandboxNotRunning
 from sandbox_rpc.protocol.types import ConsoleEnd
 from sandbox_rpc.sandboxes.status import status
@@ -33,8 +33,11 @@ Output = Callable[[int, bytes], Awaitable[None]]
 class Console:
     """One reader's place in the output of a machine; made by `attach`."""
 
-    def __init__(self, layout: Layout, name: str, descriptor: int, offset: int) -> None:
+    def __init__(
+        self, layout: Layout, name: str, descriptor: int, offset: int, watch: Watch
+    ) -> None:
         self._layout = layout
+        self._watch = watch
         self._name = name
         self._descriptor = descriptor
         self._typing = anyio.Lock()
@@ -45,31 +48,29 @@ class Console:
 
     async def follow(self, output: Output, *, forever: bool) -> ConsoleEnd:
         """Deliver what there is and, if `forever`, what comes, until the machine ends."""
-        with open_watch() as watch:
-            watch.add_file(self._descriptor)
-            # QEMU may have closed it before we watched.
-            ended, checks = is_unlinked(self._descriptor), LETTING_GO
-            while True:
-                if data := self._read():
-                    await output(self.offset, data)
-                    self.offset += len(data)
-                elif ended:
-                    return ConsoleEnd.STOPPED
-                elif not forever:
-                    return ConsoleEnd.COMPLETE
-                else:
-                    masks = 0
-                    with anyio.move_on_after(LETTING_GO_S if checks else None):
-                        for _, mask in await watch.next():
-                            masks |= mask
-                        await anyio.sleep(GATHER_S)
-                    # The supervisor closes it too, whenever it has given its head back.
-                    checks = LETTING_GO if masks & CLOSED else max(0, checks - 1)
-                    ended = (
-                        bool(masks & MOVED)
-                        or is_unlinked(self._descriptor)
-                        or (checks > 0 and not locks.is_held(self._layout.home(self._name).vm_lock))
-                    )
+        # QEMU may have closed it before we watched.
+        ended, checks = is_unlinked(self._descriptor), LETTING_GO
+        while True:
+            if data := self._read():
+                await output(self.offset, data)
+                self.offset += len(data)
+            elif ended:
+                return ConsoleEnd.STOPPED
+            elif not forever:
+                return ConsoleEnd.COMPLETE
+            else:
+                masks = 0
+                with anyio.move_on_after(LETTING_GO_S if checks else None):
+                    for _, mask in await self._watch.next():
+                        masks |= mask
+                    await anyio.sleep(GATHER_S)
+                # The supervisor closes it too, whenever it has given its head back.
+                checks = LETTING_GO if masks & CLOSED else max(0, checks - 1)
+                ended = (
+                    bool(masks & MOVED)
+                    or is_unlinked(self._descriptor)
+                    or (checks > 0 and not locks.is_held(self._layout.home(self._name).vm_lock))
+                )
 
     async def write(self, data: bytes) -> None:
         """Type; calls keep their order.
@@ -87,6 +88,7 @@ class Console:
 
     def close(self) -> None:
         """Give the log back."""
+        self._watch.close()
         os.close(self._descriptor)
 
     def _read(self) -> bytes:
@@ -132,10 +134,26 @@ async def attach(
         begin = size if offset is None and tail is None else max(0, offset or 0)
         if tail is not None:
             begin = max(0, size - max(0, tail))
-        return Console(layout, name, descriptor, _kept(descriptor, min(begin, size), size))
+        begin = _kept(descriptor, min(begin, size), size)
+        return Console(layout, name, descriptor, begin, _watch(descriptor))
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def _watch(descriptor: int) -> Watch:
+    watch = None
+    try:
+        watch = Watch()
+        watch.add_file(descriptor)
+    except OSError as error:
+        if watch is not None:
+            watch.close()
+        raise ConsoleGone(
+            f"The console cannot be followed: {error.strerror}.",
+            hint="Detach others, or raise the limit fs.inotify.max_user_instances.",
+        ) from error
+    return watch
 
 
 def _kept(descriptor: int, offset: int, size: int) -> int:

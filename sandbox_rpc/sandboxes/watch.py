@@ -28,7 +28,8 @@ async def changes(layout: Layout) -> AsyncIterator[Sandbox]:
         watch.add_folder(layout.rooms)
         _watch_rooms(watch, layout)
         for record in names.every(layout):
-            seen[record.name] = look(layout, record)
+            if (sandbox := _look(layout, record.name)) is not None:
+                seen[record.name] = sandbox
         while True:
             dirty = set()
             for path, _ in await watch.next():

@@ -29,6 +29,7 @@ Tell = Callable[[str, Params], Awaitable[None]]
 
 MERCY_S = 2
 """From TERM to KILL, when a request is cancelled."""
+KILLED_LIMIT_S = 1
 BEGIN_LIMIT_S = 30
 LAST_LIMIT_S = 5
 """For what is left to come from a command that has been killed."""
@@ -225,7 +226,12 @@ class Execution:
 
     async def _signal(self, session: Session, name: str) -> None:
         if name in BY_SSH and await session.kill(name):
-            return
+            if name != "KILL":
+                return
+            # It has killed sudo, say, but may not kill what sudo has begun.
+            with anyio.move_on_after(KILLED_LIMIT_S):
+                await self._ended.wait()
+                return
         # Its leader is root's or has ended, or SSH does not know the signal.
         if self._prelude.pid is not None:
             status = await self._helper(run.kill(self._prelude.pid, name))

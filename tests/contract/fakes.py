@@ -54,13 +54,13 @@ BUILD = """\
 echo $$ >"$FAKE/pid"
 echo "I: automatically chosen mode: root"
 echo "0 upgraded, 4 newly installed, 0 to remove"
-echo "Get:1 somewhere trixie/main amd64 one 1.0 [10 kB]"
 echo "$FAKE_SAY"
 [ -z "$FAKE_STATUS" ] || exit "$FAKE_STATUS"
 # A child that does not see the signal by itself.
 sleep 600 &
 echo $! >"$FAKE/child"
 trap 'rm "$FAKE/pid"; exit 143' TERM
+echo "Get:1 somewhere trixie/main amd64 one 1.0 [10 kB]"
 wait
 """
 TOOL = "#!/bin/sh\nexit 1\n"

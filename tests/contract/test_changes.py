@@ -100,7 +100,7 @@ def test_a_damaged_value_harms_nobody(serve: Serve, fake: Fake) -> None:
         temporary = one.room.folder / "new"
         temporary.write_text(text)
         temporary.replace(one.room.state)
-    other.change(state="running", revision=9)
+    other.change(state="stopping", revision=9)
     while (value := service.news(CHANGE))["name"] != "other":
         pass
     assert value["revision"] == 9

@@ -57,7 +57,7 @@ def test_an_unexpected_error_shows_nothing_of_the_inside(serve: Serve) -> None:
     assert "Traceback" not in json.dumps(error)
     assert ".py" not in json.dumps(error)
     assert "Traceback" in service.errors(), "the log has it"
-    assert "in_a_group" in service.errors()
+    assert "in fail" in service.errors()
 
 
 def test_an_error_in_a_task_group_is_itself(serve: Serve) -> None:

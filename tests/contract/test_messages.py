@@ -129,7 +129,8 @@ def test_responses_to_nothing_are_ignored(serve: Serve, fake_build: FakeBuild) -
     service = serve(env=fake_build.environment()).initialize()
     # Also those with the id of a request of the client's own.
     build = service.ask("image/build", {})
-    for id_ in (build, 99, "x", None, [1], {}):
+    odd: tuple[object, ...] = (build, 99, "x", None, [1], {})
+    for id_ in odd:
         service.write(frame({"jsonrpc": "2.0", "id": id_, "result": None}))
         service.write(frame({"jsonrpc": "2.0", "id": id_, "result": {"a": 1}}))
         service.write(frame({"jsonrpc": "2.0", "id": id_, "error": {"code": 1, "message": ""}}))

@@ -28,12 +28,13 @@ from sandbox_rpc.protocol.types import (
 )
 from sandbox_rpc.sandboxes.execute import execute
 from sandbox_rpc.supervisor import client
+from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.wire import RequestCancelled
 from tests.vm.conftest import Running
 
 T = TypeVar("T")
 
-LIMIT_S = 240
+LIMIT_S = 120
 PIECE = 48_000
 ARGUMENTS = [
     "", " ", "two words", "it's", '"quoted"', "new\nline", "tab\t", "$HOME", "$(id)", "`id`", "\\",
@@ -69,23 +70,28 @@ class Run:
         send, receive = anyio.create_memory_object_stream[ExecInput]()
         params = ExecParams(self.sandbox.name, "t", list(argv), stdin=data is not None, **more)
         result: list[ExecResult] = []
-        async with anyio.create_task_group() as group:
 
+        async def work() -> None:
             async def write() -> None:
                 async with send:
                     for begin in range(0, len(data or b""), PIECE):
                         piece = (data or b"")[begin : begin + PIECE]
                         await send.send(ExecInput("t", base64.b64encode(piece).decode()))
 
-            group.start_soon(write)
-            result.append(
-                await execute(
-                    self.sandbox.host.layout, params,
-                    output=self._take, input=receive, control=control, cancel=cancel,
-                )
-            )  # fmt: skip
-            group.cancel_scope.cancel()
-        receive.close()
+            async with receive, anyio.create_task_group() as group:
+                group.start_soon(write)
+                result.append(
+                    await execute(
+                        self.sandbox.host.layout, params,
+                        output=self._take, input=receive, control=control, cancel=cancel,
+                    )
+                )  # fmt: skip
+                group.cancel_scope.cancel()
+
+        try:
+            await work()
+        except BaseExceptionGroup as group:
+            raise unwrapped(group) from None
         return result[0]
 
     async def hears(self, wanted: bytes) -> None:
@@ -112,10 +118,7 @@ def play(scene: Callable[[], Awaitable[T]]) -> T:
     try:
         return anyio.run(main)
     except BaseExceptionGroup as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        raise error from None
+        raise unwrapped(group) from None
 
 
 def logins(sandbox: Running) -> int:
