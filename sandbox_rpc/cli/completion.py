@@ -7,7 +7,7 @@ import argparse
 import shtab
 
 from sandbox_rpc.cli import run as runner
-from sandbox_rpc.cli.main import COMMANDS, DEFAULT, module_of
+from sandbox_rpc.cli.commands import COMMANDS, DEFAULT, module_of
 
 SHELLS = ("bash", "zsh", "tcsh")
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable
 from types import ModuleType
 from typing import TypeVar
 
+from sandbox_rpc.cli.commands import COMMANDS, DEFAULT, HIDDEN
 from sandbox_rpc.protocol.errors import INTERNAL, SandboxError
 
 T = TypeVar("T")
@@ -21,8 +22,6 @@ INTERRUPTED = 130
 
 def parser_of(module: ModuleType, name: str) -> argparse.ArgumentParser:
     """The parser of one command."""
-    from sandbox_rpc.cli.main import COMMANDS, DEFAULT, HIDDEN
-
     parser = argparse.ArgumentParser(
         prog="sandbox" if name == DEFAULT else f"sandbox {name}",
         description=COMMANDS.get(name) or HIDDEN.get(name),

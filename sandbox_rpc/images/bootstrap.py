@@ -116,15 +116,18 @@ async def _read(process: Process, log: Log, line: Callable[[str], None]) -> None
 
 async def _end(process: Process) -> None:
     # SIGTERM first: mmdebstrap takes its mounts down with it.
-    for number, seconds in ((signal.SIGTERM, GRACE_S), (signal.SIGKILL, GRACE_S)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(process.pid, number)
-        with anyio.move_on_after(seconds):
+        with anyio.move_on_after(GRACE_S):
             await process.wait()
-            # The leader is gone; what is left of its group goes at once.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            return
+            break
+    # The leader is gone; what is left of its group goes at once, and none of it writes any more
+    # when its folder is removed.
+    with suppress(ProcessLookupError), anyio.move_on_after(GRACE_S):
+        while True:
+            os.killpg(process.pid, signal.SIGKILL)
+            await anyio.sleep(0.01)
 
 
 class Steps:

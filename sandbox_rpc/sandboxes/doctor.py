@@ -14,7 +14,7 @@ from sandbox_rpc.protocol.errors import SandboxError
 from sandbox_rpc.protocol.types import Check, Doctor, Verdict
 from sandbox_rpc.qemu import capabilities
 from sandbox_rpc.qemu.box import Finding
-from sandbox_rpc.supervisor.boot import recall_probe
+from sandbox_rpc.supervisor.enclose import recall_probe
 
 GIB = 1 << 30
 ROOM_WANTED = 4 * GIB

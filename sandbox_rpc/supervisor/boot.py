@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import json
 import os
-import pwd
-import secrets
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -18,20 +14,16 @@ import anyio.abc
 import attrs
 
 from sandbox_rpc.config.settings import Settings
-from sandbox_rpc.guest import identity as guest
-from sandbox_rpc.guest.identity import Identity
 from sandbox_rpc.host import files, locks
-from sandbox_rpc.host.paths import CREDENTIAL_PREFIX, Layout
+from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build, disk
 from sandbox_rpc.images import store as images
 from sandbox_rpc.images.store import StoredImage
-from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy, WorkspaceRefused
+from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy
 from sandbox_rpc.protocol.progress import Progress, Report
 from sandbox_rpc.protocol.types import State
-from sandbox_rpc.qemu import box as boxes
-from sandbox_rpc.qemu import capabilities, probe
-from sandbox_rpc.qemu.box import Account, Box, Policy
+from sandbox_rpc.qemu import capabilities
+from sandbox_rpc.qemu.box import Box
 from sandbox_rpc.qemu.capabilities import Qemu
 from sandbox_rpc.qemu.launch import Ends, launch
 from sandbox_rpc.qemu.machine import (
@@ -43,9 +35,9 @@ from sandbox_rpc.qemu.machine import (
     UserNetwork,
 )
 from sandbox_rpc.qemu.view import IMAGE, Mount, View, masked
-from sandbox_rpc.ssh import keys
 from sandbox_rpc.supervisor import request as requests
-from sandbox_rpc.supervisor.operation import unwrapped
+from sandbox_rpc.supervisor.enclose import check_xattr, choose_box, hand_over, missing_layers
+from sandbox_rpc.supervisor.introduce import make_identity, write_credentials
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
 from sandbox_rpc.supervisor.state import Store, now
 from sandbox_rpc.supervisor.steps import Steps
@@ -71,7 +63,7 @@ async def boot(
     security = "mapped-xattr" if box.needs_mapped else str(settings.workspace_security)
     if security == "mapped-xattr":
         check_xattr(request.workspace, forced=box.needs_mapped)
-    warnings = [*request.warnings, *filter(None, [warning]), *_missing_layers(box)]
+    warnings = [*request.warnings, *filter(None, [warning]), *missing_layers(box)]
     store.change(
         accelerator=str(accelerator), network="open", memory_mib=settings.memory_mib,
         cpus=settings.cpus, disk_mib=settings.disk_mib, box=list(box.layers), warnings=warnings,
@@ -83,10 +75,10 @@ async def boot(
     with steps.step("disk", "Making the disk"):
         _make_folder(place, box)
         await disk.create_overlay(place.room.overlay, image, settings.disk_mib)
-        _hand_over(place.room.overlay, box)
+        hand_over(place.room.overlay, box)
     with steps.step("identity", "Making keys"):
         identity, host_key = await make_identity(place, settings, box)
-        credentials = _write_credentials(place, identity, box)
+        credentials = write_credentials(place, identity, box)
     with steps.step("qemu", "Starting QEMU"):
         store.change(workspace_security=security)
         what = View(
@@ -147,28 +139,6 @@ async def take_lock(place: Place) -> int:
     raise SandboxBusy(f"A machine of {place.name} is still running.", name=place.name)
 
 
-def check_xattr(workspace: str, *, forced: bool) -> None:
-    """Make sure that the workspace's file system keeps the attributes `mapped-xattr` needs.
-
-    Raises:
-        WorkspaceRefused: it does not; the guest could not change an owner or a mode.
-    """
-    try:
-        os.getxattr(workspace, "user.virtfs.mode")
-    except OSError as error:
-        if error.errno != errno.EOPNOTSUPP:
-            return  # no such attribute: it could have one
-        raise WorkspaceRefused(
-            f"The file system of {workspace} has no user extended attributes, "
-            "which workspace.security = mapped-xattr needs.",
-            hint="This host cannot filter setuid files, so mapped-xattr is a must for root: start "
-            "it as an ordinary user, or share a folder on another file system."
-            if forced
-            else "Use workspace.security = none, or share a folder on another file system.",
-            path=workspace,
-        ) from None
-
-
 async def ensure_image(layout: Layout, settings: Settings, report: Report) -> StoredImage:
     """The image of the settings; the default one is built where it is missing.
 
@@ -187,79 +157,6 @@ async def ensure_image(layout: Layout, settings: Settings, report: Report) -> St
         with suppress(ImageNotFound):
             return await anyio.to_thread.run_sync(images.resolve, layout, settings.image)
         return await build.build(layout, settings.image, report, source=settings.build_mirror)
-
-
-async def choose_box(layout: Layout, qemu: Qemu, settings: Settings, workspace: str) -> Box:
-    """The box for this host, this QEMU and this folder's owner; the probe is remembered."""
-    found = await anyio.to_thread.run_sync(recall_probe, layout, qemu.path)
-    policy = Policy(
-        str(settings.box_namespace), str(settings.box_filter), str(settings.box_seccomp)
-    )
-    return boxes.choose(
-        policy,
-        found,
-        owner=owner_of(workspace),
-        me=Account(os.geteuid(), os.getegid()),
-    )
-
-
-def owner_of(workspace: str) -> Account:
-    """Whom a folder belongs to: its owner, with the owner's own group where that is known."""
-    stat = os.stat(workspace)
-    try:
-        return Account(stat.st_uid, pwd.getpwuid(stat.st_uid).pw_gid)
-    except KeyError:
-        return Account(stat.st_uid, stat.st_gid)
-
-
-def recall_probe(layout: Layout, qemu: str) -> boxes.Probe:
-    """What this host can do for the box; asked again when anything it depends on has changed."""
-    key = probe.fingerprint(qemu)
-    try:
-        known = json.loads(layout.box_probe.read_bytes())
-        if known["key"] == key:
-            return convert.from_wire(known["probe"], boxes.Probe)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    found = probe.probe(qemu)
-    layout.box_probe.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace(layout.box_probe, json.dumps({"key": key, "probe": convert.to_wire(found)}))
-    return found
-
-
-async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Identity, str]:
-    """A fresh identity with its host key, and the public half of that."""
-    found: dict[str, object] = {}
-
-    async def host() -> None:
-        found["host"] = await keys.make_pair(place.name, place.room.folder)
-
-    async def client() -> None:
-        found["client"] = await keys.ensure_client_key(place.home.client_key, f"to {place.name}")
-
-    async def agent() -> None:
-        found["agent"] = await keys.agent_keys() if settings.ssh_agent_keys else ()
-
-    try:
-        async with anyio.create_task_group() as group:
-            for work in (host, client, agent):
-                group.start_soon(work)
-    except ExceptionGroup as errors:
-        raise unwrapped(errors) from None
-    pair = found["host"]
-    assert isinstance(pair, keys.KeyPair)
-    allowed = (found["client"], *found["agent"])  # type: ignore[misc]
-    account = box.account
-    return Identity(
-        hostname=guest.hostname_of(place.name),
-        machine_id=secrets.token_hex(16),
-        authorized_keys=tuple(str(key) for key in allowed),
-        host_key=pair.private,
-        environment={"SANDBOX_CONTAINER": place.name},
-        # Root cannot be mapped away without a namespace, and dev is never root in the guest.
-        uid=None if box.maps_to_dev or account.uid == 0 else account.uid,
-        gid=None if box.maps_to_dev or account.uid == 0 else account.gid,
-    ), " ".join(pair.public.split()[:2])
 
 
 def machine(
@@ -310,39 +207,10 @@ def _files(image: StoredImage) -> tuple[Path, Path, Path]:
     return image.disk, image.kernel, image.initrd
 
 
-def _missing_layers(box: Box) -> list[str]:
-    missing = [
-        f"The box lacks its layer {layer.name}: {layer.detail}."
-        for layer in box.layers
-        if not layer.active
-    ]
-    if not box.maps_to_dev and box.account.uid == 0:
-        missing.append(
-            "Without a user namespace root's folder stays root's in the guest: "
-            "dev needs sudo to write to the workspace."
-        )
-    return missing
-
-
 def _make_folder(place: Place, box: Box) -> None:
     """QEMU's own folder; the rest of the room it never sees."""
     folder = place.room.qemu
     shutil.rmtree(folder, ignore_errors=True)
     with files.translated(folder):
         folder.mkdir(mode=0o700)
-    _hand_over(folder, box)
-
-
-def _write_credentials(place: Place, identity: Identity, box: Box) -> tuple[str, ...]:
-    names = []
-    for name, value in guest.credentials(identity).items():
-        path = place.room.qemu / f"{CREDENTIAL_PREFIX}{name}"
-        files.replace(path, guest.smbios(name, value))
-        _hand_over(path, box)
-        names.append(path.name)
-    return tuple(names)
-
-
-def _hand_over(path: Path, box: Box) -> None:
-    if box.changes_user:
-        os.chown(path, box.account.uid, box.account.gid)
+    hand_over(folder, box)

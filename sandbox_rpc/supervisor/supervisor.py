@@ -77,7 +77,6 @@ class Supervisor:
         """Start the machine, join a start, or return the running one.
 
         Raises:
-            SandboxBusy: it is being stopped.
             SandboxNotRunning: this supervisor is about to end; the next one starts it.
             SandboxError: the start failed.
         """
@@ -88,9 +87,9 @@ class Supervisor:
         if self.done.is_set():
             raise _ending(self._place)
         if self._stopping is not None:
-            raise SandboxBusy(
-                f"{self._place.name} is stopping.", hint="Try again.", name=self._place.name
-            )
+            # A window that reconnects asks in this moment; it gets the next life.
+            await self._stopping.ended()
+            raise _ending(self._place)
         if self._starting is None:
             if self._vm is not None and not self._vm.ended.is_set():
                 return self.store.sandbox

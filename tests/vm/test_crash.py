@@ -150,8 +150,9 @@ def assert_nothing_left(host: Host, name: str = NAME) -> None:
     """No process, no lock, no socket, no room."""
     home, room = host.home_of(name), host.room_of(name)
     wait_for(lambda: not processes_of(host), f"the end of {processes_of(host)}")
-    assert not locks.is_held(home.vm_lock)
-    assert not locks.is_held(home.supervisor_lock)
+    # A process that ends loses its memory, by which we know it, before its locks.
+    both = (home.vm_lock, home.supervisor_lock)
+    wait_for(lambda: not any(map(locks.is_held, both)), "the release of its locks")
     assert not home.supervisor_socket.exists()
     assert not room.folder.exists()
     endpoint = home.ssh_config.read_text()

@@ -71,11 +71,13 @@ def test_the_guest_knows_that_it_is_one(sandbox: Running) -> None:
 
 def test_nesting_is_refused_unless_forced(sandbox: Running) -> None:
     """By our own program, run in the guest."""
-    hosts.copy_package(sandbox.workspace / "program")
+    program = sandbox.host.folder / "tmp" / "program"
+    hosts.copy_package(program)
+    packed = sandbox.host.call(["tar", "-c", "-C", str(program), "."]).raw
+    sandbox.sh("mkdir program && tar -x -C program", input=packed)
     run = (
-        "cd workspace && mkdir -p inner && "
-        "PYTHONPATH=$PWD/program SANDBOX_CACHE_BASE=/tmp/nested python3 -m sandbox_rpc.cli.main"
-        " start inner --json"
+        "mkdir -p inner && PYTHONPATH=$HOME/program SANDBOX_CACHE_BASE=/tmp/nested"
+        " python3 -m sandbox_rpc.cli.main start inner --json"
     )
     refused = sandbox.sh(run, check=False)
     assert refused.status == NESTED

@@ -13,7 +13,8 @@ import pytest
 import shtab
 
 from sandbox_rpc.cli import completion
-from sandbox_rpc.cli.main import COMMANDS, main
+from sandbox_rpc.cli.commands import COMMANDS
+from sandbox_rpc.cli.main import main
 
 LIMIT_S = 30
 

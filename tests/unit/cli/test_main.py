@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from sandbox_rpc import __version__, cli
-from sandbox_rpc.cli import main, run
+from sandbox_rpc.cli import commands, main, run
 
 FOLDER = Path(cli.__path__[0])
-NOT_COMMANDS = {"__init__", "main", "run", "show", "target"}
+NOT_COMMANDS = {"__init__", "commands", "main", "run", "show", "target"}
 """Modules that commands share."""
-ALL = [*main.COMMANDS, *main.HIDDEN, main.DEFAULT]
+ALL = [*commands.COMMANDS, *commands.HIDDEN, commands.DEFAULT]
 
 
 def test_every_module_is_a_command_that_is_listed() -> None:
@@ -26,14 +26,14 @@ def test_usage_names_every_command_once(capsys: pytest.CaptureFixture[str]) -> N
     printed = capsys.readouterr().out
     listed = printed.partition("\ncommands:\n")[2]
     rows = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
-    assert rows == list(main.COMMANDS)
+    assert rows == list(commands.COMMANDS)
     assert "connect" not in printed
 
 
 @pytest.mark.parametrize("words", [["help"], ["-h"], ["--kvm", "--help"]])
 def test_help_has_several_spellings(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main.main(words) == 0
-    assert capsys.readouterr().out == main.usage()
+    assert capsys.readouterr().out == commands.usage()
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("command", ALL)
 def test_a_command_has_a_parser_with_help(command: str) -> None:
-    parser = run.parser_of(main.module_of(command), command)
+    parser = run.parser_of(commands.module_of(command), command)
     text = parser.format_help()
     assert text.startswith("usage: sandbox")
     for action in _actions(parser):
@@ -81,4 +81,4 @@ def test_which_command_is_meant(
 
     monkeypatch.setattr(run, "command", note)
     assert main.main(words) == 42
-    assert called == [(main.module_of(command), command, rest)]
+    assert called == [(commands.module_of(command), command, rest)]
