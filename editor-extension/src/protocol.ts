@@ -659,7 +659,7 @@ export const SandboxListRequest = new RequestType<ListParams, Sandbox[], ErrorDa
 /**
  * Run a command in the guest. Output comes as `sandbox/execOutput`, all of it before the result. An exit status other than 0 is a result, not an error. Cancelling ends the command with TERM, then KILL.
  *
- * @throws SandboxNotFound, SandboxNotRunning, SshUnreachable, ExecFailed
+ * @throws SandboxNotFound, SandboxNotRunning, SettingInvalid, SshUnreachable, ExecFailed
  */
 export const SandboxExecRequest = new RequestType<ExecParams, ExecResult, ErrorData>("sandbox/exec");
 

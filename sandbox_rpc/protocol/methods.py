@@ -70,7 +70,10 @@ REQUESTS = (
         "Run a command in the guest. Output comes as `sandbox/execOutput`, all of it before the "
         "result. An exit status other than 0 is a result, not an error. Cancelling ends the "
         "command with TERM, then KILL.",
-        (e.SandboxNotFound, e.SandboxNotRunning, e.SshUnreachable, e.ExecFailed),
+        (
+            e.SandboxNotFound, e.SandboxNotRunning, e.SettingInvalid, e.SshUnreachable,
+            e.ExecFailed,
+        ),
     ),
     Request(
         "console/attach", t.ConsoleAttachParams, t.ConsoleAttached,
