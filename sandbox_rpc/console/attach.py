@@ -83,7 +83,7 @@ def _raw_terminal() -> Iterator[None]:
         return
     before = termios.tcgetattr(descriptor)
     try:
-        tty.setraw(descriptor)
+        tty.setraw(descriptor, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

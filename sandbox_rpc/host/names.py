@@ -11,10 +11,12 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import attrs
-from attrs import frozen
+from attrs import field, frozen
 
 from sandbox_rpc.host import files, locks
 from sandbox_rpc.host.paths import Layout
@@ -37,6 +39,9 @@ class Record:
     """Real path."""
     last_port: int | None = None
     """Tried first at the next start, so that a window that reconnects finds it."""
+    overrides: dict[str, Any] = field(factory=dict)
+    """Settings that the last start was given beside the files, by key: when the alias of a stopped
+    sandbox starts it again, a read-only workspace must not come back writable."""
     schema: int = SCHEMA
 
 
@@ -132,6 +137,14 @@ def remember_port(layout: Layout, name: str, port: int) -> None:
     record = read(layout, name)
     if record.last_port != port:
         write(layout, attrs.evolve(record, last_port=port))
+
+
+def remember_overrides(layout: Layout, name: str, overrides: Mapping[str, object]) -> None:
+    """Note the settings that a start was given beside the files."""
+    record = read(layout, name)
+    plain = {key: str(v) if isinstance(v, str) else v for key, v in overrides.items()}
+    if record.overrides != plain:
+        write(layout, attrs.evolve(record, overrides=plain))
 
 
 def forget(layout: Layout, name: str) -> None:

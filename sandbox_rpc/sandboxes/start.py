@@ -17,6 +17,7 @@ from sandbox_rpc.protocol.errors import Nested, SandboxBusy, SandboxNotRunning
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox
 from sandbox_rpc.sandboxes import workspace
+from sandbox_rpc.sandboxes.status import is_alive
 from sandbox_rpc.supervisor import client, spawn
 from sandbox_rpc.supervisor.request import StartRequest
 from sandbox_rpc.supervisor.wire import PeerGone, RequestCancelled
@@ -77,6 +78,8 @@ async def start(
     with files.translated(layout.base):
         layout.make()
     record = record or names.allot(layout, admitted.path, wanted.name)
+    if not is_alive(layout, record.name):
+        names.remember_overrides(layout, record.name, wanted.settings)
     request = StartRequest(
         workspace=admitted.path,
         settings=loaded.settings,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox_rpc.config.settings import Accelerator
 from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol.errors import (
@@ -175,3 +176,21 @@ def test_cache_base_that_cannot_be_a_folder(tmp_path: Path, base: str) -> None:
     with pytest.raises(PermissionDenied) as caught:
         names.allot(Layout(tmp_path / base), "/a")
     assert "SANDBOX_CACHE_BASE" in str(caught.value.hint)
+
+
+def test_overrides_are_remembered_with_their_types(layout: Layout) -> None:
+    """A sandbox that was started read-only must not come back writable by its alias."""
+    record = names.allot(layout, "/home/me/app")
+    given: dict[str, object] = {
+        "workspace.read_only": True,
+        "memory": 1024,
+        "accelerator": Accelerator.TCG,
+    }
+    names.remember_overrides(layout, record.name, given)
+    assert names.read(layout, record.name).overrides == {
+        "workspace.read_only": True,
+        "memory": 1024,
+        "accelerator": "tcg",
+    }
+    names.remember_overrides(layout, record.name, {})
+    assert names.read(layout, record.name).overrides == {}
