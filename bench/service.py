@@ -22,6 +22,7 @@ from pathlib import Path
 import report
 
 from sandbox_rpc.client import Client
+from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol import types as t
 
 ROUNDS = 9
@@ -79,7 +80,7 @@ class Reader:
         self.client.request_raw("console/attach", {"name": name, "stream": "s", "offset": offset})
 
     def _hear(self, method: str, value: object) -> None:
-        if isinstance(value, t.ConsoleOutput):
+        if isinstance(value, s.ConsoleOutput):
             self.gap |= value.offset != self.begun + self.bytes
             self.bytes += len(base64.b64decode(value.data))
 

@@ -29,6 +29,7 @@ import attrs
 from attrs import frozen
 
 from sandbox_rpc.protocol import convert, errors, frames
+from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol.methods import NOTIFICATIONS, REQUESTS, VERSION
 from sandbox_rpc.protocol.progress import Progress
@@ -49,7 +50,7 @@ class ServiceGone(Exception):
 class Done:
     """A command that has ended, with all it wrote."""
 
-    result: t.ExecResult
+    result: s.ExecResult
     stdout: bytes
     stderr: bytes
 
@@ -158,7 +159,7 @@ class Client:
         argv: Sequence[str],
         *,
         stdin: bytes | None = None,
-        output: Callable[[t.Stream, bytes], None] | None = None,
+        output: Callable[[s.Stream, bytes], None] | None = None,
         **more: Any,
     ) -> Done:
         """Run a command in the guest; `output` sees what it writes as it comes.
@@ -167,26 +168,26 @@ class Client:
             SandboxError: it could not be run; an exit status other than 0 is no error.
         """
         token = f"exec-{next(self._tokens)}"
-        written: dict[t.Stream, bytearray] = {one: bytearray() for one in t.Stream}
+        written: dict[s.Stream, bytearray] = {one: bytearray() for one in s.Stream}
 
         def hear(method: str, value: Any) -> None:
-            if isinstance(value, t.ExecOutput) and value.token == token:
+            if isinstance(value, s.ExecOutput) and value.token == token:
                 data = base64.b64decode(value.data)
                 written[value.stream] += data
                 if output is not None:
                     output(value.stream, data)
 
-        params = t.ExecParams(name, token, list(argv), stdin=stdin is not None, **more)
+        params = s.ExecParams(name, token, list(argv), stdin=stdin is not None, **more)
         self.listen(hear)
         try:
             future = self.send("sandbox/exec", convert.to_wire(params))[1]
             if stdin is not None:
                 text = base64.b64encode(stdin).decode()
                 self.notify("sandbox/execInput", {"token": token, "data": text, "eof": True})
-            result = convert.from_wire(future.result(), t.ExecResult)
+            result = convert.from_wire(future.result(), s.ExecResult)
         finally:
             self._listeners.remove(hear)
-        return Done(result, bytes(written[t.Stream.STDOUT]), bytes(written[t.Stream.STDERR]))
+        return Done(result, bytes(written[s.Stream.STDOUT]), bytes(written[s.Stream.STDERR]))
 
     def request(self, method: str, params: Any, kind: type[T]) -> T:
         """Send a request and return its result as `kind`."""

@@ -37,6 +37,15 @@ export type State = "stopped" | "starting" | "running" | "stopping" | "lost";
 export type StartKind = "cold" | "warm";
 
 /**
+ * How good a finding is.
+ *
+ * - `ok`: Fine.
+ * - `warning`: It works, but worse than it could.
+ * - `error`: No sandbox can be started.
+ */
+export type Verdict = "ok" | "warning" | "error";
+
+/**
  * Where output of a command comes from.
  *
  * - `stdout`: Standard output; all output where the command has a terminal.
@@ -52,15 +61,6 @@ export type Stream = "stdout" | "stderr";
  * - `complete`: All there was has been sent, and `follow` was false.
  */
 export type ConsoleEnd = "detached" | "stopped" | "complete";
-
-/**
- * How good a finding is.
- *
- * - `ok`: Fine.
- * - `warning`: It works, but worse than it could.
- * - `error`: No sandbox can be started.
- */
-export type Verdict = "ok" | "warning" | "error";
 
 /** `code` of an error; with a small first letter, a name is `data.kind`. */
 export const SandboxErrorCode = {
@@ -442,6 +442,40 @@ export interface ListParams {
   stopped?: boolean;
 }
 
+/** One finding about this host. */
+export interface Check {
+  /** Stable word for programs. */
+  id: string;
+  /** How good it is. */
+  status: Verdict;
+  /** What was found. */
+  message: string;
+  /** What to do about it. */
+  hint?: string;
+}
+
+/** All findings about this host. */
+export interface Doctor {
+  /** Whether a sandbox can be started. */
+  ok: boolean;
+  /** In the order of their weight. */
+  checks: Check[];
+}
+
+/** An image to build from this host's Debian mirror. */
+export interface ImageBuildParams {
+  /** Name to give it; by default the one that starts use. */
+  ref?: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** An image to remove. */
+export interface ImageRemoveParams {
+  /** Its name or digest. */
+  ref: string;
+}
+
 /** Size and kind of a terminal. */
 export interface Terminal {
   /** Characters in a line. Default: `80`. */
@@ -586,40 +620,6 @@ export interface ConsoleResized {
 export interface ConsoleDetachParams {
   /** The attachment. */
   stream: string;
-}
-
-/** One finding about this host. */
-export interface Check {
-  /** Stable word for programs. */
-  id: string;
-  /** How good it is. */
-  status: Verdict;
-  /** What was found. */
-  message: string;
-  /** What to do about it. */
-  hint?: string;
-}
-
-/** All findings about this host. */
-export interface Doctor {
-  /** Whether a sandbox can be started. */
-  ok: boolean;
-  /** In the order of their weight. */
-  checks: Check[];
-}
-
-/** An image to build from this host's Debian mirror. */
-export interface ImageBuildParams {
-  /** Name to give it; by default the one that starts use. */
-  ref?: string;
-  /** Token for `$/progress`. */
-  workDoneToken?: number | string;
-}
-
-/** An image to remove. */
-export interface ImageRemoveParams {
-  /** Its name or digest. */
-  ref: string;
 }
 
 /**

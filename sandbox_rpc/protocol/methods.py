@@ -7,6 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from sandbox_rpc.protocol import errors as e
+from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol.errors import SandboxError
 
@@ -66,7 +67,7 @@ REQUESTS = (
     ),
     Request("sandbox/list", t.ListParams, list[t.Sandbox], "The sandboxes of this user."),
     Request(
-        "sandbox/exec", t.ExecParams, t.ExecResult,
+        "sandbox/exec", s.ExecParams, s.ExecResult,
         "Run a command in the guest. Output comes as `sandbox/execOutput`, all of it before the "
         "result. An exit status other than 0 is a result, not an error. Cancelling ends the "
         "command with TERM, then KILL.",
@@ -76,20 +77,20 @@ REQUESTS = (
         ),
     ),
     Request(
-        "console/attach", t.ConsoleAttachParams, t.ConsoleAttached,
+        "console/attach", s.ConsoleAttachParams, s.ConsoleAttached,
         "Follow the serial console. Output comes as `console/output`, after this answer, without "
         "loss and without repetition. Any number of clients may attach, and all may write.",
         (e.SandboxNotFound, e.SandboxNotRunning, e.ConsoleGone),
     ),
     Request(
-        "console/write", t.ConsoleWriteParams, None, "Type on the console.", (e.ConsoleGone,)
+        "console/write", s.ConsoleWriteParams, None, "Type on the console.", (e.ConsoleGone,)
     ),
     Request(
-        "console/resize", t.ConsoleResizeParams, t.ConsoleResized,
+        "console/resize", s.ConsoleResizeParams, s.ConsoleResized,
         "Tell the guest the size of the terminal.", (e.ConsoleGone,),
     ),
     Request(
-        "console/detach", t.ConsoleDetachParams, None,
+        "console/detach", s.ConsoleDetachParams, None,
         "End an attachment; `console/closed` comes before the answer.", (e.ConsoleGone,),
     ),
     Request("host/doctor", None, t.Doctor, "What this host has and lacks."),
@@ -110,12 +111,12 @@ NOTIFICATIONS = (
         "sandbox/didChange", t.Sandbox,
         "A sandbox changed, by whomever: the whole value, `revision` grows within one life.",
     ),
-    Notification("sandbox/execOutput", t.ExecOutput, "Output of a command."),
-    Notification("sandbox/execInput", t.ExecInput, "Input for a command.", to_server=True),
-    Notification("sandbox/execSignal", t.ExecSignal, "A signal for a command.", to_server=True),
+    Notification("sandbox/execOutput", s.ExecOutput, "Output of a command."),
+    Notification("sandbox/execInput", s.ExecInput, "Input for a command.", to_server=True),
+    Notification("sandbox/execSignal", s.ExecSignal, "A signal for a command.", to_server=True),
     Notification(
-        "sandbox/execResize", t.ExecResize, "A new size of a command's terminal.", to_server=True
+        "sandbox/execResize", s.ExecResize, "A new size of a command's terminal.", to_server=True
     ),
-    Notification("console/output", t.ConsoleOutput, "Output of an attached console."),
-    Notification("console/closed", t.ConsoleClosed, "An attachment ended."),
+    Notification("console/output", s.ConsoleOutput, "Output of an attached console."),
+    Notification("console/closed", s.ConsoleClosed, "An attachment ended."),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.host.watch import CLOSED, MOVED, Watch, is_unlinked, size_of
 from sandbox_rpc.protocol.errors import ConsoleGone, SandboxNotRunning
-from sandbox_rpc.protocol.types import ConsoleEnd
+from sandbox_rpc.protocol.streams import ConsoleEnd
 from sandbox_rpc.sandboxes.status import status
 from sandbox_rpc.supervisor import client
 from sandbox_rpc.supervisor.wire import PeerGone

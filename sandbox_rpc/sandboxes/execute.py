@@ -12,15 +12,15 @@ from sandbox_rpc.host import names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ExecFailed, SandboxNotRunning
-from sandbox_rpc.protocol.types import (
+from sandbox_rpc.protocol.streams import (
     ExecInput,
     ExecOutput,
     ExecParams,
     ExecResize,
     ExecResult,
     ExecSignal,
-    State,
 )
+from sandbox_rpc.protocol.types import State
 from sandbox_rpc.sandboxes.status import status
 from sandbox_rpc.supervisor import client
 from sandbox_rpc.supervisor.wire import Params, Peer, PeerGone, RequestCancelled

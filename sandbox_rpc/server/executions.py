@@ -13,19 +13,19 @@ from attrs import define, field
 
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol import types as t
+from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.sandboxes.execute import execute
 from sandbox_rpc.server.rpc import Call, Handler, invalid
 
 Notify = Callable[[str, Any], None]
 Room = Callable[[], Awaitable[None]]
-Order = t.ExecSignal | t.ExecResize
+Order = s.ExecSignal | s.ExecResize
 
 
-def _inputs() -> tuple[MemoryObjectSendStream[t.ExecInput], MemoryObjectReceiveStream[t.ExecInput]]:
+def _inputs() -> tuple[MemoryObjectSendStream[s.ExecInput], MemoryObjectReceiveStream[s.ExecInput]]:
     # Without a bound: what the client has sent is in our memory either way, and waiting here would
     # hold up its other requests.
-    return anyio.create_memory_object_stream[t.ExecInput](math.inf)
+    return anyio.create_memory_object_stream[s.ExecInput](math.inf)
 
 
 def _orders() -> tuple[MemoryObjectSendStream[Order], MemoryObjectReceiveStream[Order]]:
@@ -36,8 +36,8 @@ def _orders() -> tuple[MemoryObjectSendStream[Order], MemoryObjectReceiveStream[
 class Run:
     """One command under way."""
 
-    params: t.ExecParams
-    input: tuple[MemoryObjectSendStream[t.ExecInput], MemoryObjectReceiveStream[t.ExecInput]] = (
+    params: s.ExecParams
+    input: tuple[MemoryObjectSendStream[s.ExecInput], MemoryObjectReceiveStream[s.ExecInput]] = (
         field(factory=_inputs)
     )
     orders: tuple[MemoryObjectSendStream[Order], MemoryObjectReceiveStream[Order]] = field(
@@ -68,17 +68,17 @@ class Executions:
             "sandbox/execResize": self._take_order,
         }
 
-    def expect(self, params: t.ExecParams) -> None:
+    def expect(self, params: s.ExecParams) -> None:
         """Note a run as its request arrives: input may stand right behind it."""
         self._runs.setdefault(params.token, Run(params))
 
-    async def exec(self, params: t.ExecParams, call: Call) -> t.ExecResult:
+    async def exec(self, params: s.ExecParams, call: Call) -> s.ExecResult:
         """`sandbox/exec`."""
         run = self._runs.get(params.token)
         if run is None or run.params is not params:
             raise invalid("a run with this token is under way", "token")
 
-        async def output(piece: t.ExecOutput) -> None:
+        async def output(piece: s.ExecOutput) -> None:
             self._notify("sandbox/execOutput", convert.to_wire(piece))
             await self._room()
 
@@ -96,7 +96,7 @@ class Executions:
             for stream in (*run.input, *run.orders):
                 stream.close()
 
-    def _take_input(self, piece: t.ExecInput) -> None:
+    def _take_input(self, piece: s.ExecInput) -> None:
         if (run := self._runs.get(piece.token)) is not None:
             # What comes behind the end of the input has nowhere to go.
             with suppress(anyio.ClosedResourceError, anyio.BrokenResourceError):

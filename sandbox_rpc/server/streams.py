@@ -11,7 +11,7 @@ from attrs import define, field
 
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol import types as t
+from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol.errors import ConsoleGone
 from sandbox_rpc.sandboxes.console import Console, attach
 from sandbox_rpc.server.answers import decoded, encoded
@@ -53,7 +53,7 @@ class Consoles:
             "console/detach": self.detach,
         }
 
-    async def attach(self, params: t.ConsoleAttachParams, call: Call) -> t.ConsoleAttached:
+    async def attach(self, params: s.ConsoleAttachParams, call: Call) -> s.ConsoleAttached:
         """`console/attach`."""
         if params.stream in self._attached:
             raise invalid("this stream is attached already", "stream")
@@ -64,19 +64,19 @@ class Consoles:
         attachment = self._attached[params.stream] = Attachment(console)
         self._group.start_soon(self._follow, params.stream, attachment, params.follow)
         call.afterwards.append(attachment.begin.set)
-        return t.ConsoleAttached(console.offset, console.size)
+        return s.ConsoleAttached(console.offset, console.size)
 
-    async def write(self, params: t.ConsoleWriteParams, call: Call) -> None:
+    async def write(self, params: s.ConsoleWriteParams, call: Call) -> None:
         """`console/write`."""
         data = decoded(params.data, "data")
         await self._find(params.stream).console.write(data)
 
-    async def resize(self, params: t.ConsoleResizeParams, call: Call) -> t.ConsoleResized:
+    async def resize(self, params: s.ConsoleResizeParams, call: Call) -> s.ConsoleResized:
         """`console/resize`."""
         console = self._find(params.stream).console
-        return t.ConsoleResized(await console.resize(params.columns, params.rows))
+        return s.ConsoleResized(await console.resize(params.columns, params.rows))
 
-    async def detach(self, params: t.ConsoleDetachParams, call: Call) -> None:
+    async def detach(self, params: s.ConsoleDetachParams, call: Call) -> None:
         """`console/detach`."""
         attachment = self._find(params.stream)
         attachment.scope.cancel()
@@ -92,11 +92,11 @@ class Consoles:
 
     async def _follow(self, stream: str, attachment: Attachment, forever: bool) -> None:
         async def send(offset: int, data: bytes) -> None:
-            output = t.ConsoleOutput(stream, offset, encoded(data))
+            output = s.ConsoleOutput(stream, offset, encoded(data))
             self._notify("console/output", convert.to_wire(output))
             await self._room()
 
-        reason = t.ConsoleEnd.DETACHED
+        reason = s.ConsoleEnd.DETACHED
         try:
             with attachment.scope:
                 await attachment.begin.wait()
@@ -104,5 +104,5 @@ class Consoles:
         finally:
             attachment.console.close()
             del self._attached[stream]
-            self._notify("console/closed", convert.to_wire(t.ConsoleClosed(stream, reason)))
+            self._notify("console/closed", convert.to_wire(s.ConsoleClosed(stream, reason)))
             attachment.done.set()

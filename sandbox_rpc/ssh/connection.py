@@ -29,7 +29,7 @@ import paramiko  # type: ignore[import-untyped]
 from paramiko import common
 
 from sandbox_rpc.protocol.errors import ExecFailed, SshUnreachable
-from sandbox_rpc.protocol.types import Stream, Terminal
+from sandbox_rpc.protocol.streams import Stream, Terminal
 from sandbox_rpc.ssh.config import LOOPBACK, USER, Endpoint
 
 T = TypeVar("T")

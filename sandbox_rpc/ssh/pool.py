@@ -17,7 +17,7 @@ import anyio.to_thread
 from attrs import define
 
 from sandbox_rpc.protocol.errors import SandboxError, SshUnreachable
-from sandbox_rpc.protocol.types import Terminal
+from sandbox_rpc.protocol.streams import Terminal
 from sandbox_rpc.ssh.config import Endpoint
 
 if TYPE_CHECKING:

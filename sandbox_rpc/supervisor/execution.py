@@ -14,7 +14,7 @@ import anyio.abc
 
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ExecFailed, SandboxError
-from sandbox_rpc.protocol.types import ExecOutput, ExecParams, ExecResult, Stream
+from sandbox_rpc.protocol.streams import ExecOutput, ExecParams, ExecResult, Stream
 from sandbox_rpc.ssh import run
 from sandbox_rpc.ssh.pool import Pool
 from sandbox_rpc.supervisor.operation import unwrapped

@@ -13,7 +13,13 @@ import anyio.abc
 
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ExecFailed, SandboxError, SettingInvalid
-from sandbox_rpc.protocol.types import ExecInput, ExecParams, ExecResize, ExecResult, ExecSignal
+from sandbox_rpc.protocol.streams import (
+    ExecInput,
+    ExecParams,
+    ExecResize,
+    ExecResult,
+    ExecSignal,
+)
 from sandbox_rpc.ssh.config import Endpoint
 from sandbox_rpc.ssh.pool import Pool
 from sandbox_rpc.supervisor.execution import Execution, Tell

@@ -16,7 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream
 from attrs import define, field
 
 from sandbox_rpc.protocol.errors import ExecFailed
-from sandbox_rpc.protocol.types import (
+from sandbox_rpc.protocol.streams import (
     ExecInput,
     ExecOutput,
     ExecParams,

@@ -15,7 +15,7 @@ import attrs
 import pytest
 
 from sandbox_rpc.protocol.errors import ExecFailed, SshUnreachable
-from sandbox_rpc.protocol.types import Stream
+from sandbox_rpc.protocol.streams import Stream
 from sandbox_rpc.ssh.connection import WINDOW, Connection, Session, connect
 from sandbox_rpc.ssh.pool import Pool
 from tests.unit.ssh.guest import Guest, guest, make_key

@@ -16,7 +16,7 @@ import anyio.lowlevel
 import pytest
 
 from sandbox_rpc.protocol.errors import ExecFailed, SandboxNotRunning, SettingInvalid
-from sandbox_rpc.protocol.types import ExecResult
+from sandbox_rpc.protocol.streams import ExecResult
 from sandbox_rpc.ssh.config import Endpoint
 from sandbox_rpc.supervisor import execution as module
 from sandbox_rpc.supervisor.executions import Executions
