@@ -48,7 +48,8 @@ class Nothing:
 class InitializeParams:
     """What we read of LSP's; our own, so that no odd capability can break the handshake."""
 
-    capabilities: dict[str, Any] | None = None
+    capabilities: Any = None
+    """Lua's empty table, for one, comes as an array."""
 
 
 @attrs.frozen

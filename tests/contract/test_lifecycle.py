@@ -44,6 +44,7 @@ def test_a_second_initialize_is_refused(service: Service) -> None:
         {"capabilities": {"experimental": {"sandbox": {"protocolVersion": 7}}}},
         {"capabilities": {"experimental": {"sandbox": []}}},
         {"capabilities": {"experimental": None, "textDocument": {"x": [1]}}, "processId": None},
+        {"capabilities": [], "rootUri": []},
         {"capabilities": None, "rootUri": None, "clientInfo": {"name": "x"}},
         {},
     ],

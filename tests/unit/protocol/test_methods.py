@@ -15,7 +15,7 @@ from protocol.metamodel import source_model
 from protocol.schema import schema
 from sandbox_rpc.config.setting import Kind, Setting
 from sandbox_rpc.config.settings import SETTINGS
-from sandbox_rpc.protocol import convert, errors, lifecycle, types
+from sandbox_rpc.protocol import convert, errors, lifecycle, streams, types
 from sandbox_rpc.protocol.errors import ERRORS
 from sandbox_rpc.protocol.methods import NOTIFICATIONS, REQUESTS, VERSION
 from sandbox_rpc.protocol.progress import Progress
@@ -54,7 +54,8 @@ def test_methods_are_unique_and_named_alike() -> None:
 
 
 def test_params_and_results_are_values_of_the_protocol() -> None:
-    known = {kind for kind in vars(types).values() if inspect.isclass(kind) and attrs.has(kind)}
+    values = [*vars(types).values(), *vars(streams).values()]
+    known = {kind for kind in values if inspect.isclass(kind) and attrs.has(kind)}
     for request in REQUESTS:
         assert request.params is None or request.params in known, request.method
         options = typing.get_args(request.result) or (request.result,)
