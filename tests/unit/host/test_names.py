@@ -29,14 +29,14 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_allotted_found_remembered(layout: Layout) -> None:
     """Both ways, and the second time the same."""
-    record = names.allot(layout, "/work/app")
-    assert record == names.Record("sandbox-app", "/work/app")
-    assert names.allot(layout, "/work/app") == record
-    assert names.find(layout, "/work/app") == "sandbox-app"
-    assert names.find(layout, "/work/other") is None
+    record = names.allot(layout, "/projects/app")
+    assert record == names.Record("sandbox-app", "/projects/app")
+    assert names.allot(layout, "/projects/app") == record
+    assert names.find(layout, "/projects/app") == "sandbox-app"
+    assert names.find(layout, "/projects/other") is None
     assert names.read(layout, "sandbox-app") == record
     names.remember_port(layout, "sandbox-app", 2222)
-    assert names.allot(layout, "/work/app").last_port == 2222
+    assert names.allot(layout, "/projects/app").last_port == 2222
     assert [one.name for one in names.every(layout)] == ["sandbox-app"]
 
 

@@ -25,7 +25,7 @@ def layout(tmp_path: Path) -> Layout:
 
 @pytest.fixture
 def record(layout: Layout) -> Record:
-    return names.allot(layout, "/work/app")
+    return names.allot(layout, "/projects/app")
 
 
 def write(layout: Layout, record: Record, state: State) -> None:
@@ -37,7 +37,7 @@ def write(layout: Layout, record: Record, state: State) -> None:
 
 def test_never_started_and_damaged(layout: Layout, record: Record) -> None:
     """Nothing there is stopped, and so is what nobody can read."""
-    assert status.look(layout, record) == Sandbox(record.name, State.STOPPED, "/work/app")
+    assert status.look(layout, record) == Sandbox(record.name, State.STOPPED, "/projects/app")
     write(layout, record, State.RUNNING)
     layout.room(record.name).state.write_text("{")
     assert status.look(layout, record).state is State.STOPPED
@@ -73,7 +73,7 @@ def test_stop_that_ends_while_one_looks_is_no_loss(
 
 def test_list(layout: Layout, record: Record) -> None:
     """Stopped ones only when they are wanted."""
-    names.allot(layout, "/work/other")
+    names.allot(layout, "/projects/other")
     write(layout, record, State.RUNNING)
 
     async def found(*, stopped: bool) -> list[str]:
