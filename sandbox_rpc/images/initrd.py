@@ -21,14 +21,14 @@ INIT = """\
 /bin/busybox modprobe -qa {early} 2>/dev/null &
 /bin/busybox modprobe -qa {root} 2>/dev/null
 tries=0
-until /bin/busybox mount -t ext4 -o rw,relatime /dev/vda /root 2>/dev/null; do
+until /bin/busybox mount -t ext4 -o rw,relatime /dev/vda /new 2>/dev/null; do
     tries=$((tries + 1))
     [ $tries -lt 1000 ] || {{ echo "sandbox: no root file system on /dev/vda"; exit 1; }}
     /bin/busybox usleep 10000
 done
 wait
-/bin/busybox mount --move /dev /root/dev
-exec /bin/busybox switch_root /root /sbin/init
+/bin/busybox mount --move /dev /new/dev
+exec /bin/busybox switch_root /new /sbin/init
 """
 
 
@@ -48,7 +48,7 @@ def build(tree: Path, kernel: str, root: Sequence[str], early: Sequence[str]) ->
     needs = (source / "modules.dep").read_text()
     soft = (source / "modules.softdep").read_text()
     target = f"lib/modules/{kernel}"
-    folders = ("bin", "dev", "lib", "lib/modules", target, "root")
+    folders = ("bin", "dev", "lib", "lib/modules", target, "new")
     entries: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in folders]
     paths = load_order(needs, soft, (*root, *early))
     init = INIT.format(

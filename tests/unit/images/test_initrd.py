@@ -93,7 +93,7 @@ def test_the_archive_holds_unpacked_modules_and_an_executable_init(tree: Path) -
     mode, script = found["init"]
     assert mode == 0o100755
     assert "modprobe -qa 9pnet_virtio" in script.decode()
-    assert "switch_root /root /sbin/init" in script.decode()
+    assert "switch_root /new /sbin/init" in script.decode()
     assert found["bin/busybox"] == (0o100755, b"busybox")
     assert found["lib/modules/6.12/ext4.ko"] == (0o100644, b"code of ext4.ko.xz")
     assert found["lib/modules/6.12/netfs.ko"][1] == b"code of netfs.ko"

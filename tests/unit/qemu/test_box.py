@@ -523,7 +523,7 @@ def test_no_pid_namespace_where_there_cannot_be_one(name: str, probe: Probe, pla
     said = shell(on, f"id -u; touch $W/new; ls -d /proc/{os.getpid()}; echo x >/proc/self/comm; :")
     assert said[:2] == ["1000", f"/proc/{os.getpid()}"]
     assert (on.workspace / "new").stat().st_uid == on.case.owner.uid
-    outside = f"/proc/{os.getpid()}/root/etc/passwd"
+    outside = f"/proc/{os.getpid()}/root" + "/etc/passwd"
     assert shell(on, f"cat {outside} 2>/dev/null || echo closed") == ["closed"]
 
 
