@@ -42,6 +42,10 @@ RESULTS: dict[str, Any] = {request.method: request.result for request in REQUEST
 NEWS = {note.method: note.params for note in NOTIFICATIONS if not note.to_server}
 
 
+LEAVE_LIMIT_S = 60
+"""For the service to end once it has been asked to; an image build is undone meanwhile."""
+
+
 class ServiceGone(Exception):
     """The service ended before it answered."""
 
@@ -76,6 +80,8 @@ class Client:
         self._progress: dict[object, Callable[[Progress], None]] = {}
         self._listeners: list[Callable[[str, Any], None]] = []
         self._sending = threading.Lock()
+        self._gone = False
+        """Whether no more answers can come."""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         capabilities = {"experimental": {"sandbox": {"protocolVersion": VERSION}}}
@@ -114,7 +120,11 @@ class Client:
         if self._process.stdin is not None:
             with suppress(BrokenPipeError):
                 self._process.stdin.close()
-        status = self._process.wait(60)
+        try:
+            status = self._process.wait(LEAVE_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
         self._reader.join(10)
         if self._process.stdout is not None:
             self._process.stdout.close()
@@ -207,6 +217,8 @@ class Client:
         """Send a request; its id, for `cancel`, and its result to come."""
         id_, future = next(self._ids), Future[Any]()
         self._waiting[id_] = future
+        if self._gone and self._waiting.pop(id_, None) is not None:
+            raise ServiceGone("the service has ended")
         self._write({"jsonrpc": "2.0", "id": id_, "method": method, "params": params})
         return id_, future
 
@@ -260,6 +272,7 @@ class Client:
                     self._take(json.loads(body))
         except (frames.FrameError, ValueError, AttributeError):
             log.exception("the service sent what nobody understands")
+        self._gone = True
         while self._waiting:
             _, future = self._waiting.popitem()
             future.set_exception(ServiceGone("the service ended before it answered"))

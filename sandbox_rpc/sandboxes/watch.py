@@ -12,7 +12,7 @@ from sandbox_rpc.host import names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.host.watch import Watch, open_watch
 from sandbox_rpc.protocol.errors import SandboxError
-from sandbox_rpc.protocol.types import Sandbox
+from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.sandboxes.status import look
 from sandbox_rpc.supervisor.state import next_revision
 
@@ -43,6 +43,9 @@ async def changes(layout: Layout) -> AsyncIterator[Sandbox]:
                         continue
                     if sandbox.revision <= before.revision:
                         sandbox = attrs.evolve(sandbox, revision=next_revision(before.revision))
+                elif sandbox.state is State.STOPPED:
+                    # The folder of a first life, that has no value yet.
+                    continue
                 seen[name] = sandbox
                 yield sandbox
 

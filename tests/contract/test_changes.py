@@ -40,9 +40,8 @@ def test_a_change_by_another_process(serve: Serve, fake: Fake) -> None:
 def test_a_sandbox_that_is_new(serve: Serve, fake: Fake) -> None:
     service = settled(serve)
     sandbox = fake("second")
-    while (value := service.news(CHANGE))["state"] != "running":
-        pass
-    assert value["name"] == "second"
+    value = service.news(CHANGE)
+    assert (value["name"], value["state"]) == ("second", "running")
     sandbox.change(state="running", revision=7, warnings=["odd"])
     assert until(service, 7)["warnings"] == ["odd"]
 

@@ -17,6 +17,8 @@ import pytest
 from sandbox_rpc.host import locks
 from tests.contract.service import SERVE, Message, Service
 from tests.protocol import npm
+from tests.protocol.check import EXAMPLES, problems, read
+from tests.protocol.replay import replay
 from tests.vm.conftest import Running
 from tests.vm.host import LIMIT_S, Host, wait_for
 
@@ -325,12 +327,13 @@ def test_clients_that_nobody_here_wrote(host: Host, tmp_path: Path) -> None:
             assert told["initialized"]["server"] == "sandbox-rpc"
             assert told["started"]["name"] == "sandbox-editors"
             assert told["started"]["state"] == "running"
-            assert told["console"] == {"step": "console", "boot": True, "closed": "detached"}
+            assert told["console"] == {"step": "console", "closed": "detached"}
             assert told["exec"]["exitCode"] == 3
             assert told["stopped"]["states"][-1] == "stopped"
             assert told["ended"]["status"] == 0, label
         assert nvim.told["exec"]["output"] == "it's\n"
         assert vscode.told["exec"]["output"] == "input\nit's\n"
+        assert set(nvim.told["cancelled"]["states"][:-1]) == {"starting"}
         assert nvim.told["cancelled"]["states"][-1] == "stopped"
         assert vscode.told["cancelled"] == {"step": "cancelled", "code": -32800, "left": False}
         kinds = vscode.told["started"]["kinds"]
@@ -341,6 +344,25 @@ def test_clients_that_nobody_here_wrote(host: Host, tmp_path: Path) -> None:
     finally:
         for client in clients.values():
             client.end()
+
+
+def test_the_recorded_session(host: Host) -> None:
+    """The example of a machine's whole life is still what happens."""
+    work = host.workspace("recorded")
+    (work / "project").mkdir()
+    check = work / "project" / "check"
+    check.write_text('#!/bin/sh\nread line\necho "$line in $PWD"\nexit 3\n')
+    check.chmod(0o755)
+    outcome = replay(
+        read(EXAMPLES / "machine.jsonl"),
+        SERVE,
+        {str(work): "WORK", str(host.base): "CACHE"},
+        env=host.environment,
+        limit_s=LIMIT_S,
+    )
+    assert outcome.differences == []
+    assert problems(outcome.lines) == []
+    assert outcome.status == 0
 
 
 def test_the_clients_have_left_no_service(host: Host) -> None:
