@@ -212,6 +212,12 @@ class Execution:
             await self._begun.wait()
         if self._gone.is_set():
             await self._signal(session, "HUP")
+            # Time to end before its channel is closed, and a second knock by pid in case the first
+            # was lost with it; what does not care for it goes on, as with ssh.
+            with anyio.move_on_after(MERCY_S):
+                await self._ended.wait()
+            if not self._ended.is_set() and self._prelude.pid is not None:
+                await self._helper(run.kill(self._prelude.pid, "HUP"))
         else:
             await self._signal(session, "TERM")
             with anyio.move_on_after(MERCY_S):
