@@ -192,6 +192,7 @@ set_up_test() {
     # shellcheck disable=SC2046
     set_up stamp-test '.[test]' $(
         has git || echo git
+        has jq || echo jq
         has nvim || echo neovim
         has ss || echo iproute2
         has shellcheck || echo shellcheck

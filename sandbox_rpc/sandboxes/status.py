@@ -7,7 +7,7 @@ import attrs
 from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.protocol.errors import SandboxNotFound
+from sandbox_rpc.protocol.errors import SandboxNotFound, StateNewer
 from sandbox_rpc.protocol.types import Failure, Sandbox, State
 from sandbox_rpc.sandboxes import workspace
 from sandbox_rpc.sandboxes.find import by_folder
@@ -74,5 +74,12 @@ async def of_folder(layout: Layout, folder: str) -> Sandbox:
 
 async def every(layout: Layout, *, stopped: bool) -> list[Sandbox]:
     """All sandboxes that are not stopped; with `stopped`, all that are remembered."""
-    found = [await status(layout, record) for record in names.every(layout)]
+    found = []
+    for record in names.every(layout):
+        try:
+            found.append(await status(layout, record))
+        except StateNewer as error:
+            # One that a newer version runs must not hide all others.
+            state_ = State.RUNNING if is_alive(layout, record.name) else State.STOPPED
+            found.append(Sandbox(record.name, state_, record.workspace, warnings=[error.message]))
     return [one for one in found if stopped or one.state is not State.STOPPED]

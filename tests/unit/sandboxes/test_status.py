@@ -96,3 +96,19 @@ def test_refused_start_leaves_nothing(
     assert not layout.base.exists()
     with pytest.raises(SandboxNotFound):
         names.read(layout, "sandbox-none")
+
+
+def test_one_of_a_newer_version_does_not_hide_the_others(layout: Layout) -> None:
+    """It is listed with what is known of it, and why there is no more."""
+    newer = names.allot(layout, "/projects/newer")
+    names.allot(layout, "/projects/app")
+    room = layout.room(newer.name)
+    room.folder.mkdir(parents=True)
+    room.state.write_text('{"schema": 99}')
+
+    async def listed() -> list[Sandbox]:
+        return await status.every(layout, stopped=True)
+
+    found = {one.name: one for one in anyio.run(listed)}
+    assert set(found) == {"sandbox-newer", "sandbox-app"}
+    assert "newer version" in found["sandbox-newer"].warnings[0]
