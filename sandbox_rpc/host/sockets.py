@@ -192,12 +192,3 @@ async def listen(path: Path) -> AsyncIterator[Listener]:
     finally:
         raw.close()
         path.unlink(missing_ok=True)
-
-
-async def connect_when_there(path: Path) -> SocketStream:
-    """Connect to a socket that another process is about to make; wrap it in a time limit."""
-    while True:
-        try:
-            return await connect(path)
-        except (FileNotFoundError, ConnectionRefusedError):
-            await anyio.sleep(0.005)
