@@ -36,6 +36,17 @@ class WorkspaceSecurity(enum.StrEnum):
     """In extended attributes that only the guest sees."""
 
 
+class Network(enum.StrEnum):
+    """What the guest can reach."""
+
+    OPEN = "open"
+    """The internet, and nothing of the host or its networks."""
+    PROXY = "proxy"
+    """What the allowlist names, through the proxy."""
+    OFFLINE = "offline"
+    """Nothing; SSH comes in all the same."""
+
+
 class Need(enum.StrEnum):
     """Whether a wall of the box must stand."""
 
@@ -133,6 +144,45 @@ SETTINGS: tuple[Setting, ...] = (
         flag="--read-only",
         help="a workspace that the guest can only read",
         doc="Enforced on the host, whatever root in the guest does.",
+    ),
+    Setting(
+        key="network",
+        kind=Kind.CHOICE,
+        choices=Network,
+        default=Network.OPEN,
+        loosest_first=(Network.OPEN, Network.PROXY, Network.OFFLINE),
+        folder=Folder.TIGHTEN,
+        flag="--network",
+        help="what the guest can reach",
+        doc="`open` is the internet without the host: neither its loopback nor its own addresses "
+        "nor private networks. `proxy` is what the allowlist names. `offline` is nothing; SSH "
+        "comes in all the same.",
+    ),
+    Setting(
+        key="allow.addresses",
+        kind=Kind.TEXT,
+        default="",
+        pattern=r"[0-9./:]+(,[0-9./:]+)*",
+        pattern_hint="Write addresses or ranges, each with a port or without, with commas between "
+        "them: 192.168.1.7:5432,10.1.0.0/16.",
+        folder=Folder.TRUST,
+        flag="--allow-address",
+        metavar="LIST",
+        help="private addresses the guest reaches in the open network",
+        doc="A range opens neither the host's own addresses nor those at which clouds hand out "
+        "credentials; these open by their exact address.",
+    ),
+    Setting(
+        key="allow.host_ports",
+        kind=Kind.TEXT,
+        default="",
+        pattern=r"[0-9]{1,5}(,[0-9]{1,5})*",
+        pattern_hint="Write port numbers with commas between them: 5432,6379.",
+        folder=Folder.TRUST,
+        flag="--allow-host-port",
+        metavar="LIST",
+        help="ports of the host's loopback the guest reaches as 10.0.2.2",
+        doc="Only TCP, only in the open network.",
     ),
     Setting(
         key="box.namespace",
@@ -268,6 +318,12 @@ class Settings:
     """How owners and modes in the workspace are kept."""
     workspace_read_only: bool = _of("workspace.read_only")
     """Whether the guest can only read the workspace."""
+    network: Network = _of("network")
+    """What the guest can reach."""
+    allow_addresses: str = _of("allow.addresses")
+    """Private addresses that the open network includes, with commas between."""
+    allow_host_ports: str = _of("allow.host_ports")
+    """Ports of the host's loopback that it includes, with commas between."""
     box_namespace: Need = _of("box.namespace")
     """Whether QEMU needs namespaces of its own."""
     box_filter: Need = _of("box.filter")

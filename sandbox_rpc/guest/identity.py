@@ -35,6 +35,10 @@ class Identity:
     uid: int | None = None
     """Other uid for dev, where QEMU could not be given a user namespace."""
     gid: int | None = None
+    router: str | None = None
+    """IPv4 address; empty: none; None: the network's own."""
+    dns: str | None = None
+    """The same for the name server."""
 
 
 def hostname_of(name: str) -> str:
@@ -60,6 +64,8 @@ def document(identity: Identity) -> bytes:
         "uid": None if identity.uid is None else str(identity.uid),
         "gid": None if identity.gid is None else str(identity.gid),
         "workspace": identity.workspace,
+        "router": identity.router,
+        "dns": identity.dns,
     }
     return b"".join(
         f"{key} ".encode() + base64.b64encode(value.encode()) + b"\n"

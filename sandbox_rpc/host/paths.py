@@ -178,6 +178,31 @@ class Room:
         return self.folder / "serial.sock"
 
     @property
+    def network_socket(self) -> Path:
+        """QEMU's end of the guest's network cable, one client: the network process."""
+        return self.folder / "net.sock"
+
+    @property
+    def network_control(self) -> Path:
+        """The network process's own socket: status, forwards."""
+        return self.folder / "netd.sock"
+
+    @property
+    def network_log(self) -> Path:
+        """The network process's stdout and stderr."""
+        return self.folder / "netd.log"
+
+    @property
+    def ssh_socket(self) -> Path:
+        """The guest's SSH without a port: `ProxyCommand socat - UNIX:...`."""
+        return self.folder / "ssh.sock"
+
+    @property
+    def proxy_socket(self) -> Path:
+        """Where the allowlist's proxy listens; in a folder that the network process sees."""
+        return self.folder / "proxy" / "proxy.sock"
+
+    @property
     def console_socket(self) -> Path:
         """The serial console, served by the supervisor to any number of clients."""
         return self.folder / "console.sock"

@@ -14,6 +14,7 @@ from sandbox_rpc.qemu.machine import (
     Accelerator,
     Machine,
     Share,
+    StreamNetwork,
 )
 
 
@@ -103,12 +104,20 @@ def _disk(machine: Machine) -> list[str]:
 
 
 def _network(machine: Machine) -> list[str]:
-    forwards = "".join(
+    network = machine.network
+    if isinstance(network, StreamNetwork):
+        # Server, since a client of QEMU 7.2 does not come back to a peer that was replaced.
+        return [
+            "-netdev", f"stream,id=net,server=on,addr.type=fd,addr.str={network.socket}",
+            "-device", f"virtio-net-pci,netdev=net,host_mtu={network.mtu},romfile=,{_at(4)}",
+        ]  # fmt: skip
+    options = ",restrict=on" if network.restricted else ""
+    options += "".join(
         f",hostfwd=tcp:127.0.0.1:{forward.host_port}-:{forward.guest_port}"
-        for forward in machine.network.forwards
+        for forward in network.forwards
     )
     return [
-        "-netdev", f"user,id=net,ipv6=off{forwards}",
+        "-netdev", f"user,id=net,ipv6=off{options}",
         "-device", f"virtio-net-pci,netdev=net,romfile=,{_at(4)}",
     ]  # fmt: skip
 

@@ -33,6 +33,7 @@ class Ends:
     qmp: int
     agent: int
     serial: int
+    network: int
 
 
 Describe = Callable[[Mapping[str, str], Ends], Machine]
@@ -54,7 +55,12 @@ async def launch(
         ends = Ends(
             *(
                 _listen(path, stack)
-                for path in (room.qmp_socket, room.agent_socket, room.serial_socket)
+                for path in (
+                    room.qmp_socket,
+                    room.agent_socket,
+                    room.serial_socket,
+                    room.network_socket,
+                )
             )
         )
         opened = stack.enter_context(view.descriptors(what)) if box.variant is Variant.PLAIN else {}
@@ -70,7 +76,7 @@ async def launch(
         read, write = os.pipe2(os.O_CLOEXEC)
         stack.callback(os.close, read)
         try:
-            inherited = [lock_fd, ends.qmp, ends.agent, ends.serial, *opened.values()]
+            inherited = [lock_fd, ends.qmp, ends.agent, ends.serial, ends.network, *opened.values()]
             if box.has_monitor:
                 # For bubblewrap: it reads the one and writes QEMU's pid to the other.
                 inherited += [fd for fd in (filter_fd, write) if fd is not None]

@@ -57,6 +57,19 @@ class UserNetwork:
     """QEMU's own user-mode network stack."""
 
     forwards: tuple[Forward, ...] = ()
+    restricted: bool = False
+    """Whether the guest reaches nothing, forwards excepted."""
+
+
+@frozen
+class StreamNetwork:
+    """Frames over a unix socket to a network process outside QEMU."""
+
+    socket: int
+    """Inherited descriptor of a listening unix socket; a peer that has died can be followed by
+    another."""
+    mtu: int
+    """Told to the guest's driver."""
 
 
 @frozen
@@ -77,7 +90,7 @@ class Machine:
     kernel_command_line: str
     disk: Disk
     shares: tuple[Share, ...]
-    network: UserNetwork
+    network: UserNetwork | StreamNetwork
     qmp: int
     """Inherited descriptor of a listening unix socket: QEMU's control protocol.
 

@@ -13,12 +13,13 @@ import anyio
 import anyio.abc
 import attrs
 
-from sandbox_rpc.config.settings import Settings
-from sandbox_rpc.host import files, locks
+from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.host import files, locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build, disk
 from sandbox_rpc.images import store as images
 from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.network.settings import MTU
 from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy
 from sandbox_rpc.protocol.progress import Progress, Report
 from sandbox_rpc.protocol.types import State
@@ -32,9 +33,11 @@ from sandbox_rpc.qemu.machine import (
     Disk,
     Machine,
     Share,
+    StreamNetwork,
     UserNetwork,
 )
 from sandbox_rpc.qemu.view import IMAGE, Mount, View, masked
+from sandbox_rpc.supervisor import net
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import check_xattr, choose_box, hand_over, missing_layers
 from sandbox_rpc.supervisor.introduce import make_identity, write_credentials
@@ -64,8 +67,15 @@ async def boot(
     if security == "mapped-xattr":
         check_xattr(request.workspace, forced=box.needs_mapped)
     warnings = [*request.warnings, *filter(None, [warning]), *missing_layers(box)]
+    wish = net.wish(settings, place.room)
+    support = net.support()
+    if not support.works:
+        warnings.append(
+            f"The guest's network is QEMU's own, since {support.detail}: in `open` it reaches this "
+            "host's loopback, its addresses and its private networks."
+        )
     store.change(
-        accelerator=str(accelerator), network="open", memory_mib=settings.memory_mib,
+        accelerator=str(accelerator), network=str(settings.network), memory_mib=settings.memory_mib,
         cpus=settings.cpus, disk_mib=settings.disk_mib, box=list(box.layers), warnings=warnings,
         started_at=now(),
     )  # fmt: skip
@@ -89,6 +99,7 @@ async def boot(
             ),
             masks=masked(request.workspace, request.masks),
             kvm=accelerator is Accelerator.KVM,
+            network_namespace=support.works,
         )
 
         def describe(seen: Mapping[str, str], ends: Ends) -> Machine:
@@ -103,9 +114,10 @@ async def boot(
                 box,
                 seen,
                 ends,
+                own_network=support.works,
             )
 
-        note = Launch(request, accelerator, image.ssh_port, host_key)
+        note = Launch(request, accelerator, image.ssh_port, host_key, support.works)
         requests.note(place.room, note)
         lock_fd = await take_lock(place)
         try:
@@ -118,6 +130,14 @@ async def boot(
         requests.note(place.room, note)
         files.replace(place.room.qemu_pid, f"{process.pid}\n")
         vm = await attach(place.room, process, group)
+        if support.works:
+            vm.net = await net.Net.start(
+                place.room, wish,
+                preferred=names.read(place.layout, place.name).last_port,
+                guest_port=image.ssh_port,
+            )  # fmt: skip
+            group.start_soon(vm.watch_network)
+            store.change(box=[*box.layers, *vm.net.layers()])
         store.change(pid=process.pid, state=State.STARTING)
         for path in credentials:
             # QEMU has them in its memory; the host key's private half need not lie about.
@@ -170,6 +190,8 @@ def machine(
     box: Box,
     seen: Mapping[str, str],
     ends: Ends,
+    *,
+    own_network: bool,
 ) -> Machine:
     """The virtual machine of a request; pure but for its fresh UUID."""
     settings = request.settings
@@ -193,7 +215,9 @@ def machine(
                 read_only=settings.workspace_read_only,
             ),
         ),
-        network=UserNetwork(),
+        network=StreamNetwork(ends.network, MTU)
+        if own_network
+        else UserNetwork(restricted=settings.network is not Network.OPEN),
         qmp=ends.qmp,
         agent=ends.agent,
         serial=ends.serial,

@@ -6,7 +6,7 @@ import secrets
 
 import anyio
 
-from sandbox_rpc.config.settings import Settings
+from sandbox_rpc.config.settings import Network, Settings
 from sandbox_rpc.guest import identity as guest
 from sandbox_rpc.guest.identity import Identity
 from sandbox_rpc.host import files
@@ -47,6 +47,9 @@ async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Ide
         authorized_keys=tuple(str(key) for key in allowed),
         host_key=pair.private,
         environment={"SANDBOX_CONTAINER": place.name},
+        # Without them a program in the guest fails at once instead of asking nobody.
+        router=None if settings.network is Network.OPEN else "",
+        dns=None if settings.network is Network.OPEN else "",
         # Root cannot be mapped away without a namespace, and dev is never root in the guest.
         uid=None if box.maps_to_dev or account.uid == 0 else account.uid,
         gid=None if box.maps_to_dev or account.uid == 0 else account.gid,

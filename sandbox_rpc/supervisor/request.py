@@ -57,6 +57,8 @@ class Launch:
     guest_ssh_port: int
     host_key: str
     """Public host key: type and base64."""
+    own_network: bool = False
+    """Whether a network process is QEMU's peer."""
     process: ProcessId | None = None
     """QEMU; None for the instant between its start and the note of it."""
 

@@ -11,7 +11,7 @@ import anyio
 import anyio.abc
 import attrs
 
-from sandbox_rpc.host import files, locks, process
+from sandbox_rpc.host import files, locks, names, process
 from sandbox_rpc.host.paths import CREDENTIAL_PREFIX
 from sandbox_rpc.protocol import types
 from sandbox_rpc.protocol.errors import (
@@ -28,7 +28,7 @@ from sandbox_rpc.protocol.errors import (
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.ssh.config import Endpoint
-from sandbox_rpc.supervisor import alias, boot, request, state
+from sandbox_rpc.supervisor import alias, boot, net, request, state
 from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.explain import explain
 from sandbox_rpc.supervisor.finish import finish
@@ -168,6 +168,7 @@ class Supervisor:
             with anyio.move_on_after(REACH_LIMIT_S):
                 try:
                     vm = await attach(place.room, pid, self._group)
+                    await self._adopt_network(note, vm)
                     self._group.start_soon(self._serve_console, vm)
                 except SandboxError as error:
                     log.warning("cannot reach it: %s", error)
@@ -188,6 +189,16 @@ class Supervisor:
                 self._stopping = self._begin(lambda report: self._end(report, force=False))
             case _:
                 self._starting = self._begin(lambda report: self._resume(note, vm, report))
+
+    async def _adopt_network(self, note: Launch, vm: Vm) -> None:
+        if not note.own_network:
+            return
+        what = net.wish(note.request.settings, self._place.room)
+        port = names.read(self._place.layout, self._place.name).last_port
+        vm.net = await net.Net.adopt(
+            self._place.room, what, preferred=port, guest_port=note.guest_ssh_port
+        )
+        self._group.start_soon(vm.watch_network)
 
     def _catch_up(self, note: Launch, vm: Vm) -> None:
         """Write down what the dead supervisor may not have come to."""

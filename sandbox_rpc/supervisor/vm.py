@@ -19,6 +19,7 @@ from sandbox_rpc.host.process import ProcessId
 from sandbox_rpc.protocol.errors import GuestFailed, NetworkFailed, QemuFailed
 from sandbox_rpc.qemu import qmp
 from sandbox_rpc.qemu.qmp import Qmp, QmpError
+from sandbox_rpc.supervisor.net import Net
 
 FORWARD = re.compile(r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s", re.MULTILINE)
 FINE_REASONS = frozenset({"guest-shutdown", "guest-reset", "host-qmp-quit"})
@@ -35,6 +36,8 @@ class Vm:
     qmp: Qmp
     agent: Agent
     hub: Hub
+    net: Net | None = None
+    """The network process; None where QEMU's own stack has to do."""
     ended: anyio.Event = field(factory=anyio.Event)
     """Set when QEMU's process is gone."""
     reason: str | None = None
@@ -54,6 +57,16 @@ class Vm:
             group.cancel_scope.cancel()
         self.ended.set()
         os.close(self.pidfd)
+        if self.net is not None:
+            self.net.close()
+
+    async def watch_network(self) -> None:
+        """Keep the network process alive as long as QEMU lives."""
+        assert self.net is not None
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.net.watch)
+            await self.ended.wait()
+            group.cancel_scope.cancel()
 
     async def forward_ssh(self, preferred: int | None, guest_port: int) -> int:
         """Open a loopback port into the guest's SSH; the preferred one if it is free.
@@ -63,6 +76,8 @@ class Vm:
         Raises:
             NetworkFailed: it could not.
         """
+        if self.net is not None:
+            return self.net.port
         if (port := await self._ssh_port(guest_port)) is not None:
             return port
         for candidate in (preferred or 0, 0):

@@ -25,7 +25,8 @@ def process(either: Running) -> Path:
 def test_all_layers_hold(either: Running) -> None:
     """And the sandbox's value says so."""
     layers = {layer["name"]: layer["active"] for layer in either.value["box"]}
-    assert layers == {"namespace": True, "filter": True, "seccomp": True}
+    walls = ("namespace", "filter", "seccomp", "network.namespace", "network.seccomp")
+    assert {name: layers[name] for name in walls} == dict.fromkeys(walls, True)
 
 
 def test_no_privileges(process: Path) -> None:
@@ -40,6 +41,13 @@ def test_no_privileges(process: Path) -> None:
     assert status["Seccomp"] == "2"
     for capabilities in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(status[capabilities], 16) == 0
+
+
+def test_its_network_namespace_is_empty(process: Path) -> None:
+    """Whatever gets out of QEMU finds no network."""
+    lines = (process / "net" / "dev").read_text().splitlines()[2:]
+    assert [line.split(":")[0].strip() for line in lines] == ["lo"]
+    assert len((process / "net" / "tcp").read_text().splitlines()) == 1
 
 
 def test_the_host_user_is_dev(either: Running, process: Path) -> None:

@@ -16,6 +16,7 @@ from sandbox_rpc.qemu.machine import (
     Forward,
     Machine,
     Share,
+    StreamNetwork,
     UserNetwork,
 )
 
@@ -132,6 +133,22 @@ def test_forwards_listen_on_loopback_only() -> None:
     assert (
         netdev == "user,id=net,ipv6=off,hostfwd=tcp:127.0.0.1:0-:22,hostfwd=tcp:127.0.0.1:8080-:80"
     )
+
+
+def test_a_network_outside_of_qemu() -> None:
+    """QEMU listens on what it inherits; the guest is told the size of packets."""
+    outside = attrs.evolve(MACHINE, network=StreamNetwork(9, 9000))
+    found = pairs(outside)
+    assert ("-netdev", "stream,id=net,server=on,addr.type=fd,addr.str=9") in found
+    assert ("-device", "virtio-net-pci,netdev=net,host_mtu=9000,romfile=,addr=0x4") in found
+    assert not any("user," in word for word in argv("qemu", outside))
+
+
+def test_a_restricted_network_of_qemus_own() -> None:
+    """The fallback of a host without libslirp keeps `offline` offline."""
+    network = UserNetwork((Forward(22),), restricted=True)
+    (netdev,) = [v for k, v in pairs(attrs.evolve(MACHINE, network=network)) if k == "-netdev"]
+    assert netdev == "user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:0-:22"
 
 
 @pytest.mark.parametrize("word", ["balloon", "virtio-mem", "pmem", "free-page", "-daemonize"])
