@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
 
 from sandbox_rpc.cli.commands import ALIASES, COMMANDS, DEFAULT, HIDDEN, module_of, usage
+from sandbox_rpc.host import standard
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit status."""
-    _open_standard_streams()
+    standard.open_streams()
     try:
         try:
             return _dispatch(sys.argv[1:] if argv is None else argv)
@@ -43,16 +43,6 @@ def _dispatch(words: list[str]) -> int:
     from sandbox_rpc.cli import run
 
     return run.command(module_of(command), command, rest)
-
-
-def _open_standard_streams() -> None:
-    """Where the caller has closed one, the first file we open would take its place."""
-    for fd, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
-        if getattr(sys, name) is None:
-            with suppress(OSError):
-                os.close(fd)
-            os.open(os.devnull, os.O_RDWR)
-            setattr(sys, name, os.fdopen(fd, mode, closefd=False))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,8 @@ def read(layout: Layout, name: str) -> Record:
     path = layout.home(name).record
     try:
         data = json.loads(path.read_bytes())
-        if data.get("schema", 0) > SCHEMA:
+        schema = data.get("schema", 0)
+        if isinstance(schema, int) and schema > SCHEMA:
             raise StateNewer(f"{path} was written by a newer version.", path=str(path))
         return convert.from_wire(data, Record)
     except (FileNotFoundError, ValueError, AttributeError):

@@ -8,12 +8,14 @@ import os
 import sys
 
 from sandbox_rpc import __version__
+from sandbox_rpc.host import standard
 
 LEVELS = ("debug", "info", "warning", "error")
 
 
 def main() -> int:
     """Serve one client; returns the exit status."""
+    standard.open_streams()
     parser = argparse.ArgumentParser(
         prog="sandbox-rpc",
         description="JSON-RPC service for sandboxes; protocol/README.md describes it.",

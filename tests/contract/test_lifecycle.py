@@ -12,7 +12,7 @@ import pytest
 
 from sandbox_rpc.protocol.methods import VERSION
 from tests.contract.conftest import Serve
-from tests.contract.service import Service, frame
+from tests.contract.service import Service, environment, frame
 
 
 def test_initialize_says_who_answers(serve: Serve) -> None:
@@ -200,3 +200,16 @@ def test_the_pipe_is_given_back_as_it_came(serve: Serve) -> None:
     service = serve().initialize()
     assert service.leave() == 0
     assert os.get_blocking(service.output)
+
+
+@pytest.mark.parametrize("closed", [0, 2])
+def test_a_closed_standard_stream_is_no_obstacle(base: Path, closed: int) -> None:
+    """Some editors start a server without stderr; without stdin it has nobody to serve."""
+    message = frame({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})
+    command = f"exec {sys.executable} -m sandbox_rpc.server.main {closed}>&-"
+    done = subprocess.run(
+        ["sh", "-c", command], input=message, capture_output=True, timeout=60,
+        env=environment(base), check=False,
+    )  # fmt: skip
+    assert (b"serverInfo" in done.stdout) == (closed == 2)
+    assert b"Traceback" not in done.stderr

@@ -125,7 +125,7 @@ def test_damaged_and_newer_records(layout: Layout) -> None:
     """A damaged record is none, and its name is not given to another; a newer one is an error."""
     record = names.allot(layout, "/a/app")
     path = layout.home(record.name).record
-    for damage in (b"", b"{", b"[]", b"null", b'{"schema": 1}', b"\xff"):
+    for damage in (b"", b"{", b"[]", b"null", b'{"schema": 1}', b'{"schema": "9"}', b"\xff"):
         path.write_bytes(damage)
         with pytest.raises(SandboxNotFound):
             names.read(layout, record.name)

@@ -91,7 +91,7 @@ def test_cancelling_ends_the_tool_and_its_children(
 
 
 def state(pid: str) -> str:
-    """A process's state letter; empty where it is gone. An orphan is Z or X until init has collected it."""
+    """A process's state letter; empty where it is gone. Z or X until init has collected it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
     except (FileNotFoundError, ProcessLookupError):
