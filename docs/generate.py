@@ -89,6 +89,8 @@ def flag(setting: Setting) -> str:
         text = f"`{setting.flag}`, `{setting.flag.replace('--', '--no-', 1)}`"
     else:
         text = f"`{setting.flag}{f' {setting.metavar}' if setting.metavar else ''}`"
+    for short, value in setting.shortcuts:
+        text += f", `{short}` for `{written(value)}`"
     if "start" not in setting.commands:
         text += " of " + ", ".join(f"`sandbox {command}`" for command in setting.commands)
     return text

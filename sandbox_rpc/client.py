@@ -163,6 +163,19 @@ class Client:
         """The sandboxes of this user."""
         return self.request("sandbox/list", t.ListParams(stopped), list[t.Sandbox])
 
+    def forward(self, name: str, guest_port: int, host_port: int = 0) -> t.Forward:
+        """Let a port of this host lead to one of the guest's; 0: the guest's number, or any.
+
+        Raises:
+            SandboxError: as `port/forward` lists them.
+        """
+        params = t.PortForwardParams(guest_port, name, host_port=host_port)
+        return self.request("port/forward", params, t.Forward)
+
+    def close_port(self, name: str, host_port: int) -> t.Forward:
+        """End a forward and return what it was."""
+        return self.request("port/close", t.PortCloseParams(host_port, name), t.Forward)
+
     def exec(
         self,
         name: str,

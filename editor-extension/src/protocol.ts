@@ -300,6 +300,16 @@ export interface Layer {
   detail: string;
 }
 
+/** A port of this host that leads to one of the guest's, over TCP. */
+export interface Forward {
+  /** Loopback address of this host: 127.0.0.1. */
+  host: string;
+  /** Port on that address. */
+  hostPort: number;
+  /** Port in the guest. */
+  guestPort: number;
+}
+
 /** Why a sandbox is lost. */
 export interface Failure {
   /** Stable error kind. */
@@ -340,6 +350,8 @@ export interface Sandbox {
   workspaceSecurity?: string;
   /** Present while it runs. */
   ssh?: Ssh;
+  /** Ports of this host that lead into the guest, beside that of `ssh`; they end with it. Default: `[]`. */
+  forwards?: Forward[];
   /** Unix socket of the serial console. */
   consoleSocket?: string;
   /** File with all console output since power-on. */
@@ -406,6 +418,12 @@ export interface StartParams {
   workspaceSecurity?: string;
   /** A workspace that the guest can only read. */
   workspaceReadOnly?: boolean;
+  /** What the guest can reach: `open`, `proxy` or `offline`. */
+  network?: string;
+  /** Private addresses the guest reaches in the open network, with commas between. */
+  allowAddresses?: string;
+  /** Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between. */
+  allowHostPorts?: string;
   /** QEMU in namespaces of its own: `auto`, `require` or `off`. */
   boxNamespace?: string;
   /** The filter that keeps setuid files out of the workspace: `auto`, `require` or `off`. */
@@ -434,6 +452,28 @@ export interface StopParams {
   force?: boolean;
   /** Token for `$/progress`. */
   workDoneToken?: number | string;
+}
+
+/** A port of a guest to reach from this host; `name` or `workspace` says which guest. */
+export interface PortForwardParams {
+  /** Port in the guest; nothing needs to listen there yet. */
+  guestPort: number;
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
+  /** Port on this host's loopback; 0: the guest's number where that is free, else any. Default: `0`. */
+  hostPort?: number;
+}
+
+/** A forward to end; `name` or `workspace` says whose. */
+export interface PortCloseParams {
+  /** Its port on this host. */
+  hostPort: number;
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
 }
 
 /** Which sandboxes to list. */
@@ -690,6 +730,20 @@ export const ConsoleResizeRequest = new RequestType<ConsoleResizeParams, Console
  * @throws ConsoleGone
  */
 export const ConsoleDetachRequest = new RequestType<ConsoleDetachParams, null, ErrorData>("console/detach");
+
+/**
+ * Let a port of this host's loopback lead to a port of a running guest, until the forward is closed or the guest ends. One that is there already is the answer as it is. `Sandbox.forwards` lists them.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, SandboxNotRunning, SandboxBusy, SettingInvalid, PermissionDenied, PortTaken, NetworkFailed
+ */
+export const PortForwardRequest = new RequestType<PortForwardParams, Forward, ErrorData>("port/forward");
+
+/**
+ * End a forward and return it. Its port refuses new connections; those that are open stay.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, SandboxNotRunning, SandboxBusy, SettingInvalid, ForwardNotFound, NetworkFailed
+ */
+export const PortCloseRequest = new RequestType<PortCloseParams, Forward, ErrorData>("port/close");
 
 /** What this host has and lacks. */
 export const HostDoctorRequest = new RequestType0<Doctor, ErrorData>("host/doctor");

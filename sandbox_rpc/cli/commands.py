@@ -13,6 +13,7 @@ COMMANDS = {
     "status": "show how a sandbox is",
     "list": "list sandboxes",
     "info": "show how to reach a sandbox: SSH, console, files",
+    "port": "reach a port of a running sandbox from this host",
     "console": "attach to the serial console",
     "image": "build, list and remove images",
     "trust": "accept the settings that a folder brings along",

@@ -37,6 +37,8 @@ def command(module: ModuleType, name: str, words: list[str]) -> int:
     if "--" in words:
         cut = words.index("--")
         words, rest = words[:cut], words[cut + 1 :]
+    if hasattr(module, "expand"):
+        words = module.expand(words)
     options = parser_of(module, name).parse_args(words)
     options.command = rest
     try:

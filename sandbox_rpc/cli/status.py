@@ -65,6 +65,12 @@ def describe(sandbox: Sandbox) -> None:
             ("disk", f"{sandbox.disk_mib} MiB" if sandbox.disk_mib else None),
             ("files", sandbox.workspace_security and f"9p, {sandbox.workspace_security}"),
             ("ssh", f"{sandbox.ssh.alias}, port {sandbox.ssh.port}" if sandbox.ssh else None),
+            (
+                "ports",
+                ", ".join(
+                    f"{one.host}:{one.host_port} to {one.guest_port}" for one in sandbox.forwards
+                ),
+            ),
             ("process", str(sandbox.pid) if sandbox.pid else None),
             ("started", sandbox.started_at),
         ]

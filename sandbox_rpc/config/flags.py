@@ -48,8 +48,15 @@ def add_flags(parser: argparse.ArgumentParser, command: str = "start") -> None:
             group.add_argument(
                 setting.flag, choices=offered, metavar=metavar, help=help_text, **shared
             )
+        elif setting.is_list:
+            group.add_argument(
+                setting.flag, action="append", metavar=setting.metavar, help=help_text, **shared
+            )
         else:
             group.add_argument(setting.flag, metavar=setting.metavar, help=help_text, **shared)
+        for flag, value in setting.shortcuts:
+            short = f"short for {setting.flag} {value}"
+            group.add_argument(flag, action="store_const", const=value, help=short, **shared)
 
 
 def from_namespace(namespace: argparse.Namespace) -> dict[str, Value]:
@@ -62,7 +69,7 @@ def from_namespace(namespace: argparse.Namespace) -> dict[str, Value]:
     given = vars(namespace)
     for setting in SETTINGS:
         if (name := _PREFIX + setting.key) in given:
-            said = given[name]
+            said = ",".join(given[name]) if setting.is_list else given[name]
             value = setting.from_text(said) if isinstance(said, str) else said
             values[setting.key] = setting.check(value, source=setting.flag)
     return values

@@ -66,6 +66,10 @@ class Setting:
     """What the folder's file may do to it."""
     flag: str
     """Command-line flag; a bool also has its `--no-` form."""
+    shortcuts: tuple[tuple[str, Value], ...] = ()
+    """Further flags, each for one value."""
+    is_list: bool = False
+    """Whether a TEXT is a list with commas; the flag may then be given several times."""
     metavar: str | None = None
     """What the flag's argument is called in help; choices name themselves."""
     commands: tuple[str, ...] = ("start",)

@@ -153,10 +153,12 @@ SETTINGS: tuple[Setting, ...] = (
         loosest_first=(Network.OPEN, Network.PROXY, Network.OFFLINE),
         folder=Folder.TIGHTEN,
         flag="--network",
+        shortcuts=(("--proxy", Network.PROXY),),
         help="what the guest can reach",
         doc="`open` is the internet without the host: neither its loopback nor its own addresses "
-        "nor private networks. `proxy` is what the allowlist names. `offline` is nothing; SSH "
-        "comes in all the same.",
+        "nor private networks. `proxy` is what the allowlist names; this version has no proxy yet, "
+        "so it is as closed as `offline`, and a warning says so. `offline` is nothing; SSH comes "
+        "in all the same.",
     ),
     Setting(
         key="allow.addresses",
@@ -167,10 +169,12 @@ SETTINGS: tuple[Setting, ...] = (
         "them: 192.168.1.7:5432,10.1.0.0/16.",
         folder=Folder.TRUST,
         flag="--allow-address",
+        is_list=True,
         metavar="LIST",
         help="private addresses the guest reaches in the open network",
-        doc="A range opens neither the host's own addresses nor those at which clouds hand out "
-        "credentials; these open by their exact address.",
+        doc="With commas between them, or the flag several times. A range opens neither the host's "
+        "own addresses nor those at which clouds hand out credentials; these open by their exact "
+        "address.",
     ),
     Setting(
         key="allow.host_ports",
@@ -180,9 +184,12 @@ SETTINGS: tuple[Setting, ...] = (
         pattern_hint="Write port numbers with commas between them: 5432,6379.",
         folder=Folder.TRUST,
         flag="--allow-host-port",
+        is_list=True,
         metavar="LIST",
         help="ports of the host's loopback the guest reaches as 10.0.2.2",
-        doc="Only TCP, only in the open network.",
+        doc="With commas between them, or the flag several times. Only TCP, only in the open "
+        "network. A program in the guest connects to 10.0.2.2, since 127.0.0.1 is the guest "
+        "itself.",
     ),
     Setting(
         key="box.namespace",

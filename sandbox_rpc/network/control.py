@@ -125,7 +125,7 @@ def call(
     """Ask from the client's side; waits as long as the socket's timeout says.
 
     Raises:
-        NetworkFailed: the process has gone or does not answer.
+        NetworkFailed: the process has gone, with `ended`, or does not answer.
         SandboxError: what it answered.
     """
     request = json.dumps({"method": method, **params}).encode()
@@ -133,9 +133,12 @@ def call(
         socket.send_fds(connection, [request], descriptors or [])
         data, received, _, _ = socket.recv_fds(connection, MAX_PACKET, MAX_DESCRIPTORS)
     except OSError as error:
-        raise NetworkFailed(f"The network process does not answer: {error}.") from None
+        raise NetworkFailed(
+            f"The network process does not answer: {error}.",
+            ended=not isinstance(error, TimeoutError),
+        ) from None
     if not data:
-        raise NetworkFailed("The network process has ended.")
+        raise NetworkFailed("The network process has ended.", ended=True)
     answer = json.loads(data)
     if "error" in answer:
         raise from_wire(answer["error"])

@@ -154,7 +154,7 @@ def attach(control_socket: Path) -> Running:
         data = one.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     except OSError as error:
         one.close()
-        raise NetworkFailed(f"There is no network process: {error}.") from None
+        raise NetworkFailed(f"There is no network process: {error}.", ended=True) from None
     return Running(struct.unpack("=i", data[:4])[0], one)
 
 

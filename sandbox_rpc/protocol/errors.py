@@ -268,12 +268,14 @@ class PortTaken(NetworkError):
     """Another program listens on the port."""
 
     code = 1501
+    default_hint = "Ask for another port, or leave the choice to us."
 
 
 class ForwardNotFound(NetworkError):
     """No such port forward."""
 
     code = 1502
+    default_hint = "`sandbox port list` shows those there are."
 
 
 class RuleInvalid(NetworkError):

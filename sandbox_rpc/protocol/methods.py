@@ -93,6 +93,24 @@ REQUESTS = (
         "console/detach", s.ConsoleDetachParams, None,
         "End an attachment; `console/closed` comes before the answer.", (e.ConsoleGone,),
     ),
+    Request(
+        "port/forward", t.PortForwardParams, t.Forward,
+        "Let a port of this host's loopback lead to a port of a running guest, until the forward "
+        "is closed or the guest ends. One that is there already is the answer as it is. "
+        "`Sandbox.forwards` lists them.",
+        (
+            e.SandboxNotFound, e.WorkspaceRefused, e.SandboxNotRunning, e.SandboxBusy,
+            e.SettingInvalid, e.PermissionDenied, e.PortTaken, e.NetworkFailed,
+        ),
+    ),
+    Request(
+        "port/close", t.PortCloseParams, t.Forward,
+        "End a forward and return it. Its port refuses new connections; those that are open stay.",
+        (
+            e.SandboxNotFound, e.WorkspaceRefused, e.SandboxNotRunning, e.SandboxBusy,
+            e.SettingInvalid, e.ForwardNotFound, e.NetworkFailed,
+        ),
+    ),
     Request("host/doctor", None, t.Doctor, "What this host has and lacks."),
     Request("image/list", None, list[t.Image], "The images of this user."),
     Request(

@@ -95,6 +95,18 @@ class Layer:
 
 
 @frozen
+class Forward:
+    """A port of this host that leads to one of the guest's, over TCP."""
+
+    host: str
+    """Loopback address of this host: 127.0.0.1."""
+    host_port: int
+    """Port on that address."""
+    guest_port: int
+    """Port in the guest."""
+
+
+@frozen
 class Failure:
     """Why a sandbox is lost."""
 
@@ -138,6 +150,8 @@ class Sandbox:
     """How 9p keeps owners and modes: `none` or `mapped-xattr`."""
     ssh: Ssh | None = None
     """Present while it runs."""
+    forwards: list[Forward] = field(factory=list)
+    """Ports of this host that lead into the guest, beside that of `ssh`; they end with it."""
     console_socket: str | None = None
     """Unix socket of the serial console."""
     console_log: str | None = None
@@ -210,6 +224,12 @@ class StartParams:
     """How the workspace keeps owners and modes: `none` or `mapped-xattr`."""
     workspace_read_only: bool | None = None
     """A workspace that the guest can only read."""
+    network: str | None = None
+    """What the guest can reach: `open`, `proxy` or `offline`."""
+    allow_addresses: str | None = None
+    """Private addresses the guest reaches in the open network, with commas between."""
+    allow_host_ports: str | None = None
+    """Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between."""
     box_namespace: str | None = None
     """QEMU in namespaces of its own: `auto`, `require` or `off`."""
     box_filter: str | None = None
@@ -240,6 +260,32 @@ class StopParams:
     """Do not ask the guest's programs."""
     work_done_token: int | str | None = None
     """Token for `$/progress`."""
+
+
+@frozen
+class PortForwardParams:
+    """A port of a guest to reach from this host; `name` or `workspace` says which guest."""
+
+    guest_port: int
+    """Port in the guest; nothing needs to listen there yet."""
+    name: str | None = None
+    """Its name."""
+    workspace: str | None = None
+    """Its folder, where there is no name."""
+    host_port: int = 0
+    """Port on this host's loopback; 0: the guest's number where that is free, else any."""
+
+
+@frozen
+class PortCloseParams:
+    """A forward to end; `name` or `workspace` says whose."""
+
+    host_port: int
+    """Its port on this host."""
+    name: str | None = None
+    """Its name."""
+    workspace: str | None = None
+    """Its folder, where there is no name."""
 
 
 @frozen

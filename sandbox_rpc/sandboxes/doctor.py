@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import store
+from sandbox_rpc.network import slirp
+from sandbox_rpc.network.support import COST, remedy
 from sandbox_rpc.protocol.errors import SandboxError
 from sandbox_rpc.protocol.types import Check, Doctor, Verdict
 from sandbox_rpc.qemu import capabilities
@@ -47,6 +49,7 @@ def _examine(layout: Layout, qemu_binary: str) -> Iterator[Check]:
     )
     if qemu is not None:
         yield from _box(layout, qemu.path)
+    yield _network()
     yield from _tools()
     yield _room(layout)
     yield _image(layout)
@@ -67,6 +70,16 @@ def _box(layout: Layout, qemu: str) -> Iterator[Check]:
                 name, Verdict.WARNING, finding.detail,
                 "Sandboxes start without this wall; docs/security.md says what it costs.",
             )  # fmt: skip
+
+
+def _network() -> Check:
+    found = slirp.probe()
+    if found.works:
+        return Check(
+            "network", Verdict.OK,
+            f"libslirp {found.version}: the guest's network is a process of its own",
+        )  # fmt: skip
+    return Check("network", Verdict.WARNING, f"{found.detail}; {COST}", remedy())
 
 
 def _tools() -> Iterator[Check]:

@@ -13,7 +13,7 @@ from sandbox_rpc.host import files, names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol.errors import Nested, SandboxBusy, SandboxNotRunning
+from sandbox_rpc.protocol.errors import Nested, SandboxBusy, SandboxNotRunning, SettingInvalid
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox
 from sandbox_rpc.sandboxes import workspace
@@ -86,7 +86,28 @@ async def start(
         masks=list(admitted.masks),
         warnings=loaded.warnings,
     )
-    return await request_start(layout, record, request, report=report, cancel=cancel)
+    sandbox = await request_start(layout, record, request, report=report, cancel=cancel)
+    refuse_other_network(sandbox, wanted.settings)
+    return sandbox
+
+
+def refuse_other_network(sandbox: Sandbox, asked: Mapping[str, object]) -> None:
+    """See that a sandbox that ran already is as closed as this start wants it.
+
+    Other settings of a running sandbox stay as they are without a word; but who asks for a closed
+    network must not find himself in an open one.
+
+    Raises:
+        SettingInvalid: its network is another one than the one that was asked for.
+    """
+    network = asked.get("network")
+    if network is not None and sandbox.network is not None and sandbox.network != network:
+        raise SettingInvalid(
+            f"{sandbox.name} runs already, with network = {sandbox.network}, not {network}.",
+            hint=f"Stop it first: sandbox stop {sandbox.name}",
+            setting="network",
+            name=sandbox.name,
+        )
 
 
 async def request_start(

@@ -48,6 +48,7 @@ def look(layout: Layout, record: Record) -> Sandbox:
             state=State.LOST,
             phase=None,
             ssh=None,
+            forwards=[],
             pid=None,
             failure=Failure(
                 "qemuFailed",

@@ -18,7 +18,7 @@ from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images.store import DEFAULT_REF
 from sandbox_rpc.protocol import types as t
-from sandbox_rpc.sandboxes import images
+from sandbox_rpc.sandboxes import images, ports
 from sandbox_rpc.sandboxes.doctor import examine
 from sandbox_rpc.sandboxes.find import by_folder
 from sandbox_rpc.sandboxes.start import Start, start
@@ -45,6 +45,8 @@ class Answers:
             "sandbox/stop": self.stop,
             "sandbox/status": self.status,
             "sandbox/list": self.list_,
+            "port/forward": self.port_forward,
+            "port/close": self.port_close,
             "host/doctor": self.doctor,
             "image/list": self.image_list,
             "image/build": self.image_build,
@@ -72,6 +74,16 @@ class Answers:
     async def list_(self, params: t.ListParams, call: Call) -> list[t.Sandbox]:
         """`sandbox/list`."""
         return await every(self._layout, stopped=params.stopped)
+
+    async def port_forward(self, params: t.PortForwardParams, call: Call) -> t.Forward:
+        """`port/forward`."""
+        record = self._record(params.name, params.workspace)
+        return await ports.forward(self._layout, record, params.guest_port, params.host_port)
+
+    async def port_close(self, params: t.PortCloseParams, call: Call) -> t.Forward:
+        """`port/close`."""
+        record = self._record(params.name, params.workspace)
+        return await ports.close(self._layout, record, params.host_port)
 
     async def doctor(self, params: object, call: Call) -> t.Doctor:
         """`host/doctor`."""

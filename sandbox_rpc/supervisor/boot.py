@@ -69,11 +69,7 @@ async def boot(
     warnings = [*request.warnings, *filter(None, [warning]), *missing_layers(box)]
     wish = net.wish(settings, place.room)
     support = net.support()
-    if not support.works:
-        warnings.append(
-            f"The guest's network is QEMU's own, since {support.detail}: in `open` it reaches this "
-            "host's loopback, its addresses and its private networks."
-        )
+    warnings += net.remarks(settings, support)
     store.change(
         accelerator=str(accelerator), network=str(settings.network), memory_mib=settings.memory_mib,
         cpus=settings.cpus, disk_mib=settings.disk_mib, box=list(box.layers), warnings=warnings,

@@ -10,24 +10,47 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from sandbox_rpc.config.settings import Settings
+from sandbox_rpc.config.settings import Network, Settings
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.network import control, launch, resolver, slirp
 from sandbox_rpc.network.launch import Running, Wish
 from sandbox_rpc.network.policy import Mode, parse_rule
+from sandbox_rpc.network.port import check
 from sandbox_rpc.network.settings import Route
-from sandbox_rpc.protocol.errors import NetworkFailed, SandboxError, SettingInvalid
-from sandbox_rpc.protocol.types import Layer
+from sandbox_rpc.network.support import COST, remedy
+from sandbox_rpc.protocol.errors import NetworkFailed, SandboxError
+from sandbox_rpc.protocol.types import Forward, Layer
 
 log = logging.getLogger(__name__)
 
+LOOPBACK = "127.0.0.1"
+
 AGAIN_S = 1.0
 """Between two tries to replace it."""
+SSH_LISTENERS = 2
+"""A port and a unix socket."""
 
 
 def support() -> slirp.Support:
     """Whether this host can have a network process; else QEMU's own stack has to do."""
     return slirp.probe()
+
+
+def remarks(settings: Settings, found: slirp.Support) -> list[str]:
+    """What the user should know about the network before relying on it."""
+    said = []
+    if not found.works:
+        said.append(f"{found.detail}, so {COST}. {remedy()}")
+    if settings.network is Network.PROXY:
+        said.append(
+            "network = proxy: this version has no proxy yet, so the guest reaches nothing, as in "
+            "`offline`."
+        )
+    if settings.network is not Network.OPEN and (
+        settings.allow_addresses or settings.allow_host_ports
+    ):
+        said.append(f"allow.addresses and allow.host_ports have no effect in `{settings.network}`.")
+    return said
 
 
 def wish(settings: Settings, room: Room) -> Wish:
@@ -40,8 +63,8 @@ def wish(settings: Settings, room: Room) -> Wish:
     for rule in rules:
         parse_rule(rule)
     ports = tuple(int(port) for port in settings.allow_host_ports.split(",") if port)
-    if any(not 0 < port < 65536 for port in ports):
-        raise SettingInvalid("allow.host_ports holds no port.", setting="allow.host_ports")
+    for port in ports:
+        check(port, "allow.host_ports")
     mode = Mode(str(settings.network))
     routes = (Route(str(room.proxy_socket)),) if mode is Mode.PROXY else ()
     if routes:
@@ -56,6 +79,9 @@ class Net:
         self._room = room
         self._wish = what
         self._listeners = listeners
+        self._forwards: dict[int, tuple[socket.socket, int]] = {}
+        self._changing = anyio.Lock()
+        """Held while what the process listens to changes, also by its replacement."""
         self._running: Running | None = None
         self._watched: Running | None = None
         self._closed = False
@@ -94,7 +120,9 @@ class Net:
             (socket.socket(fileno=fd), int(one["guest_port"]))
             for one, fd in zip(listing, descriptors, strict=True)
         ]
-        net = cls(room, what, listeners)
+        # It lists them in the order in which it got them: those of SSH first.
+        net = cls(room, what, listeners[:SSH_LISTENERS])
+        net._forwards = {one.getsockname()[1]: (one, to) for one, to in listeners[SSH_LISTENERS:]}
         net._running, net._watched = running, launch.attach(room.network_control)
         return net
 
@@ -124,6 +152,40 @@ class Net:
                         await anyio.sleep(AGAIN_S)
             group.cancel_scope.cancel()
 
+    async def forwards(self) -> list[Forward]:
+        """The ports that lead into the guest, beside that of SSH."""
+        return [Forward(LOOPBACK, port, to) for port, (_, to) in self._forwards.items()]
+
+    async def add(self, guest_port: int, host_port: int) -> Forward:
+        """Let a port of the host, 0: any, lead to one of the guest.
+
+        Raises:
+            OSError: the port cannot be had.
+            NetworkFailed: the process refuses.
+        """
+        async with self._changing:
+            listener = launch.listen_on_loopback(host_port)
+            port: int = listener.getsockname()[1]
+            try:
+                # One that has ended will be replaced by one that is started with it.
+                await self._ask("forward/add", [listener.fileno()], guest_port=guest_port)
+            except BaseException:
+                listener.close()
+                raise
+            self._forwards[port] = (listener, guest_port)
+            return Forward(LOOPBACK, port, guest_port)
+
+    async def remove(self, host_port: int) -> None:
+        """Let a port refuse again.
+
+        Raises:
+            NetworkFailed: the process does not answer.
+        """
+        async with self._changing:
+            await self._ask("forward/remove", address=f"{LOOPBACK}:{host_port}")
+            listener, _ = self._forwards.pop(host_port)
+            listener.close()
+
     def layers(self) -> list[Layer]:
         """The walls around the process."""
         if self._running is None:
@@ -138,8 +200,28 @@ class Net:
         """Let go of the ports; the process itself ends with its machine."""
         self._closed = True
         self._forget()
-        for listener, _ in self._listeners:
+        for listener, _ in (*self._listeners, *self._forwards.values()):
             listener.close()
+
+    async def _ask(
+        self, method: str, descriptors: list[int] | None = None, **params: object
+    ) -> None:
+        """Ask the process; one that has ended is passed over.
+
+        On a connection for this question only: after one that was not answered in time, the next
+        would get its answer.
+        """
+
+        def ask() -> None:
+            running = launch.attach(self._room.network_control)
+            with running.control:
+                control.call(running.control, method, descriptors, **params)
+
+        try:
+            await anyio.to_thread.run_sync(ask)
+        except NetworkFailed as failure:
+            if not failure.details.get("ended"):
+                raise
 
     def _forget(self) -> None:
         for one in (self._running, self._watched):
@@ -150,13 +232,14 @@ class Net:
 
     async def _launch(self) -> None:
         room = self._room
-        self._running = await anyio.to_thread.run_sync(
-            partial(
-                launch.launch, self._wish, qemu=room.network_socket,
-                control_socket=room.network_control, listeners=self._listeners,
-                log=room.network_log,
-            )
-        )  # fmt: skip
+        async with self._changing:
+            self._running = await anyio.to_thread.run_sync(
+                partial(
+                    launch.launch, self._wish, qemu=room.network_socket,
+                    control_socket=room.network_control,
+                    listeners=[*self._listeners, *self._forwards.values()], log=room.network_log,
+                )
+            )  # fmt: skip
         if self._closed:
             self._forget()
             return
@@ -168,9 +251,8 @@ class Net:
             while True:
                 await anyio.wait_readable(watch.fileno())
                 text = watch.read()
-                if self._running is not None:
-                    with suppress(NetworkFailed):
-                        control.call(self._running.control, "resolver", text=text)
+                with suppress(NetworkFailed):
+                    await self._ask("resolver", text=text)
         finally:
             watch.close()
 

@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -17,13 +17,15 @@ from sandbox_rpc.host import locks, sockets
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import SettingInvalid
 from sandbox_rpc.protocol.progress import Progress
-from sandbox_rpc.protocol.types import Sandbox
+from sandbox_rpc.protocol.types import PortCloseParams, PortForwardParams, Sandbox
 from sandbox_rpc.supervisor import executions, wire
 from sandbox_rpc.supervisor.request import Place, StartRequest
 from sandbox_rpc.supervisor.supervisor import Supervisor
 from sandbox_rpc.supervisor.wire import Peer, RequestCancelled
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 IDLE_LIMIT_S = 20
 """A supervisor that nobody asks for anything ends: its client died before it could."""
@@ -144,12 +146,17 @@ class Visitors:
             case "sandbox/status":
                 return convert.to_wire(self._supervisor.store.sandbox)
             case "sandbox/start":
-                try:
-                    wanted = convert.from_wire(params, StartRequest)
-                except convert.Misfit as error:
-                    raise SettingInvalid(f"The request does not fit: {error}.") from None
+                wanted = _fitting(params, StartRequest)
                 self.asked.set()
                 return convert.to_wire(await self._supervisor.start(wanted, waiter, report))
+            case "port/forward":
+                port = _fitting(params, PortForwardParams)
+                return convert.to_wire(
+                    await self._supervisor.ports.forward(port.guest_port, port.host_port)
+                )
+            case "port/close":
+                closing = _fitting(params, PortCloseParams)
+                return convert.to_wire(await self._supervisor.ports.close(closing.host_port))
             case "console/write":
                 await self._supervisor.type(bytes.fromhex(str(params.get("data", ""))))
                 return None
@@ -169,3 +176,10 @@ class Visitors:
     async def _deliver(self, peer: Peer, news: Any) -> None:
         async for method, params in news:
             await peer.tell(method, params)
+
+
+def _fitting(params: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return convert.from_wire(params, kind)
+    except convert.Misfit as error:
+        raise SettingInvalid(f"The request does not fit: {error}.") from None

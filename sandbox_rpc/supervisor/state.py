@@ -99,7 +99,7 @@ def clear(room: Room, home: Home, *, keep_logs: bool) -> None:
     if keep_logs:
         with suppress(OSError):
             home.last.mkdir(mode=0o700, exist_ok=True)
-        for path in (room.console_log, room.qemu_log, room.events):
+        for path in (room.console_log, room.qemu_log, room.network_log, room.events):
             # QEMU could have put a link in its log's place; only plain files are kept.
             if path.is_file() and not path.is_symlink():
                 with suppress(OSError):
@@ -111,7 +111,7 @@ def leave_lost(room: Room, sandbox: Sandbox) -> None:
     """Leave only the value behind: why the machine was lost; on a full disk not even that."""
     value = attrs.evolve(
         sandbox, state=State.LOST, phase=None, ssh=None, pid=None,
-        console_socket=None, console_log=None, revision=sandbox.revision + 1,
+        forwards=[], console_socket=None, console_log=None, revision=sandbox.revision + 1,
     )  # fmt: skip
     with suppress(SandboxError, OSError):
         room.folder.mkdir(mode=0o700, exist_ok=True)

@@ -34,6 +34,7 @@ from sandbox_rpc.supervisor.explain import explain
 from sandbox_rpc.supervisor.finish import finish
 from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
+from sandbox_rpc.supervisor.ports import Ports
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
 from sandbox_rpc.supervisor.space import wait_for_room
 from sandbox_rpc.supervisor.state import Store
@@ -72,6 +73,8 @@ class Supervisor:
         self.store = Store(
             place.room, known or Sandbox(place.name, State.STOPPED, workspace="", revision=0)
         )
+        self.ports = Ports(self.store, lambda: self._vm)
+        """The ports of the host that lead into the guest."""
 
     async def start(self, wanted: StartRequest, waiter: object, report: Report) -> Sandbox:
         """Start the machine, join a start, or return the running one.
@@ -182,6 +185,7 @@ class Supervisor:
         self._vm, self._launch = vm, note
         self._group.start_soon(self._mourn, vm)
         self._catch_up(note, vm)
+        await self.ports.adopt(vm)
         match self.store.sandbox.state:
             case State.RUNNING:
                 pass
@@ -301,7 +305,7 @@ class Supervisor:
             else:
                 await end_holders(self._place)
             state.clear(self._place.room, self._place.home, keep_logs=isinstance(error, Exception))
-            self.store.change(state=State.STOPPED, phase=None, ssh=None, pid=None)
+            self.store.change(state=State.STOPPED, phase=None, ssh=None, pid=None, forwards=[])
             self._withdraw_alias()
 
     def _withdraw_alias(self) -> None:
@@ -354,7 +358,7 @@ class Supervisor:
         self._withdraw_alias()
         failure = error and types.Failure(error.kind, error.message, error.hint)
         sandbox = self.store.change(
-            state=final, phase=None, ssh=None, pid=None, failure=failure,
+            state=final, phase=None, ssh=None, pid=None, forwards=[], failure=failure,
             console_socket=None, console_log=None,
         )  # fmt: skip
         if final is State.LOST:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from contextlib import suppress
 
 import anyio
@@ -16,12 +15,12 @@ from sandbox_rpc.guest.agent import Agent
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.host.process import ProcessId
-from sandbox_rpc.protocol.errors import GuestFailed, NetworkFailed, QemuFailed
+from sandbox_rpc.protocol.errors import GuestFailed, QemuFailed
 from sandbox_rpc.qemu import qmp
 from sandbox_rpc.qemu.qmp import Qmp, QmpError
 from sandbox_rpc.supervisor.net import Net
+from sandbox_rpc.supervisor.usernet import UserNet
 
-FORWARD = re.compile(r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s", re.MULTILINE)
 FINE_REASONS = frozenset({"guest-shutdown", "guest-reset", "host-qmp-quit"})
 """Why QEMU may end without the machine being lost."""
 
@@ -78,14 +77,14 @@ class Vm:
         """
         if self.net is not None:
             return self.net.port
-        if (port := await self._ssh_port(guest_port)) is not None:
-            return port
-        for candidate in (preferred or 0, 0):
-            await self.qmp.human(f"hostfwd_add net tcp:127.0.0.1:{candidate}-:{guest_port}")
-            # Success and failure are both text; the table says which it was.
-            if (port := await self._ssh_port(guest_port)) is not None:
-                return port
-        raise NetworkFailed("QEMU could not open a loopback port for SSH.")
+        own = UserNet(self.qmp)
+        for one in await own.forwards():
+            if one.guest_port == guest_port:
+                return one.host_port
+        try:
+            return (await own.add(guest_port, preferred or 0)).host_port
+        except OSError:
+            return (await own.add(guest_port, 0)).host_port
 
     async def flush(self, timeout_s: float) -> None:
         """Write the workspace back and unmount it, unless the guest does not answer in time."""
@@ -110,12 +109,6 @@ class Vm:
         self.process.kill()
         with anyio.move_on_after(10):
             await self.ended.wait()
-
-    async def _ssh_port(self, guest_port: int) -> int | None:
-        for address, host_port, to in FORWARD.findall(await self.qmp.human("info usernet")):
-            if address == "127.0.0.1" and int(to) == guest_port:
-                return int(host_port)
-        return None
 
     async def _follow_events(self) -> None:
         async for event in self.qmp.events:

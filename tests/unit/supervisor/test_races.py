@@ -24,6 +24,7 @@ from sandbox_rpc.protocol.progress import silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.qemu.machine import Accelerator
 from sandbox_rpc.supervisor import boot, spawn, state, supervisor
+from sandbox_rpc.supervisor.net import Net
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest, note
 from sandbox_rpc.supervisor.serve import Visitors
 from sandbox_rpc.supervisor.supervisor import Supervisor
@@ -37,6 +38,7 @@ class PlayedVm:
         self.ended = anyio.Event()
         self.out_of_room = anyio.Event()
         self.reason: str | None = None
+        self.net: Net | None = None
         self.hub = self
         self.agent = self
         self.process = process.identify(os.getpid())
