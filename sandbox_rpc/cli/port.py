@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
@@ -21,9 +22,10 @@ HINT = "Write the guest's port, 3000, or the host's and the guest's, 8080:3000."
 
 def expand(words: list[str]) -> list[str]:
     """`sandbox port 3000` adds, `sandbox port` and `sandbox port app` list."""
-    if not words or words[0] in (*VERBS, "-h", "--help"):
-        return words or ["list"]
-    return ["add" if words[0].lstrip(":")[:1].isdigit() else "list", *words]
+    if words and words[0] in (*VERBS, "-h", "--help"):
+        return words
+    adds = any(re.fullmatch(r"[0-9.:]*[0-9][0-9.:]*", word) for word in words)
+    return ["add" if adds else "list", *words]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,7 @@ def parse(text: str) -> tuple[int, int]:
         SettingInvalid: it is neither.
     """
     host, colon, guest = text.rpartition(":")
-    numbers = [part for part in (host, guest) if part or colon]
+    numbers = [host, guest] if colon else [guest]
     if not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in numbers):
         raise SettingInvalid(f"{text!r} is no port.", hint=HINT, setting="port")
     host_port, guest_port = int(host or 0), int(guest)

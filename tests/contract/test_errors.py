@@ -6,6 +6,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.contract.conftest import Fake, Serve
 from tests.contract.fakes import FakeBuild
 from tests.contract.service import Service
@@ -91,4 +93,43 @@ def test_a_state_of_the_future(serve: Serve, fake: Fake) -> None:
     sandbox.change(state="running", schema=99)
     service = serve().initialize()
     assert service.fail("sandbox/status", {"name": "box"})["data"]["kind"] == "stateNewer"
+    service.alive()
+
+
+PORTS = (("port/forward", {"guestPort": 80}), ("port/close", {"hostPort": 80}))
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 2**40])
+def test_a_port_that_is_none(fake: Fake, serve: Serve, port: int) -> None:
+    fake()
+    service = serve().initialize()
+    for method, field in (
+        ("port/forward", "guestPort"), ("port/forward", "hostPort"), ("port/close", "hostPort"),
+    ):  # fmt: skip
+        if (method, field, port) == ("port/forward", "hostPort", 0):
+            continue  # leaves the choice to us
+        error = service.fail(method, {"name": "box", "guestPort": 80, field: port})
+        assert (error["code"], error["data"]["kind"]) == (1108, "settingInvalid")
+        assert error["data"]["setting"] == field
+        assert error["data"]["hint"] == "Ports are numbers from 1 to 65535."
+
+
+def test_a_port_of_a_sandbox_that_does_not_run(serve: Serve, fake: Fake, tmp_path: Path) -> None:
+    service = serve().initialize()
+    for target in ({"name": "nobody"}, {"workspace": str(tmp_path)}):
+        for method, ports in (
+            ("port/forward", {"guestPort": 80}),
+            ("port/close", {"hostPort": 80}),
+        ):
+            assert service.fail(method, {**target, **ports})["data"]["kind"] == "sandboxNotFound"
+    sandbox = fake()
+    for method, ports in PORTS:
+        # No supervisor answers, whatever its files say.
+        error = service.fail(method, {"name": "box", **ports})
+        assert (error["code"], error["data"]["kind"]) == (1103, "sandboxNotRunning")
+    sandbox.change(state="stopped")
+    for method, ports in PORTS:
+        error = service.fail(method, {"workspace": str(sandbox.workspace), **ports})
+        assert (error["code"], error["data"]["kind"]) == (1103, "sandboxNotRunning")
+        assert error["data"]["hint"] == f"Start it: sandbox start {sandbox.workspace}"
     service.alive()

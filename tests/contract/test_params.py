@@ -33,6 +33,12 @@ from tests.contract.service import Service
         ("console/attach", {"name": "x"}, "params.stream"),
         ("console/write", {"stream": "s", "data": "not base64!"}, "params.data"),
         ("console/resize", {"stream": "s", "columns": 80}, "params.rows"),
+        ("port/forward", {"name": "x"}, "required field missing @ params.guestPort"),
+        ("port/forward", {"name": "x", "guestPort": "80"}, "params.guestPort"),
+        ("port/forward", {"name": "x", "guestPort": 80, "hostPort": 1.5}, "params.hostPort"),
+        ("port/forward", {"guestPort": 80}, "params"),
+        ("port/close", {"name": "x"}, "required field missing @ params.hostPort"),
+        ("port/close", {"hostPort": 80}, "params"),
         ("sandbox/status", {}, "params"),
         ("sandbox/stop", {}, "params"),
     ],
@@ -109,6 +115,8 @@ def test_a_name_that_is_none(service: Service, name: str) -> None:
         ("sandbox/status", {"name": name}),
         ("sandbox/stop", {"name": name}),
         ("console/attach", {"name": name, "stream": "s"}),
+        ("port/forward", {"name": name, "guestPort": 80}),
+        ("port/close", {"name": name, "hostPort": 80}),
     ):
         assert service.fail(method, params)["data"]["kind"] == "nameInvalid"
 

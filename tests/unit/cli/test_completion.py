@@ -90,6 +90,8 @@ def test_bash_completes_commands(tmp_path: Path) -> None:
         terminal.until("sandbox start --memory")
         terminal.type("\x15sandbox image re\t")
         terminal.until("sandbox image remove")
+        terminal.type("\x15sandbox port cl\t")
+        terminal.until("sandbox port close")
         terminal.type("\x15sandbox start --accelerator k\t")
         terminal.until("--accelerator kvm")
     finally:

@@ -44,6 +44,19 @@ def given(line: str, command: str = "start") -> dict[str, Value]:
         ("--start-timeout 2.5", {"start.timeout": 2.5}),
         ("--qemu /opt/q", {"qemu.binary": "/opt/q"}),
         ("--cpus 1 --cpus 2", {"cpus": 2}),
+        ("--network offline", {"network": "offline"}),
+        ("--proxy", {"network": "proxy"}),
+        ("--network open --proxy", {"network": "proxy"}),
+        ("--proxy --network=offline", {"network": "offline"}),
+        ("--allow-host-port 5432", {"allow.host_ports": "5432"}),
+        (
+            "--allow-host-port 5432,6379 --allow-host-port 1",
+            {"allow.host_ports": "5432,6379,1"},
+        ),
+        (
+            "--allow-address 10.0.0.0/8 --allow-address 192.168.1.7:5432",
+            {"allow.addresses": "10.0.0.0/8,192.168.1.7:5432"},
+        ),
     ],
 )
 def test_only_what_is_given_is_set(line: str, values: dict[str, Value]) -> None:
@@ -58,6 +71,8 @@ def test_only_what_is_given_is_set(line: str, values: dict[str, Value]) -> None:
         ("--cpus=-1", "cpus", "--cpus"),
         ("--accelerator kmv", "accelerator", "--accelerator"),
         ("--start-timeout inf", "start.timeout", "--start-timeout"),
+        ("--network closed", "network", "--network"),
+        ("--allow-host-port 1 --allow-host-port x", "allow.host_ports", "--allow-host-port"),
     ],
 )
 def test_a_wrong_value_names_its_flag(line: str, key: str, flag: str) -> None:

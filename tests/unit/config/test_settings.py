@@ -32,10 +32,16 @@ def test_settings_has_one_field_for_each_row() -> None:
 def test_keys_flags_and_attributes_are_unique() -> None:
     for names in (
         [row.key for row in SETTINGS],
-        [row.flag for row in SETTINGS],
+        [flag for row in SETTINGS for flag in (row.flag, *dict(row.shortcuts))],
         [row.attribute for row in SETTINGS],
     ):
         assert len(set(names)) == len(names)
+
+
+def test_shortcuts_are_values_of_their_setting() -> None:
+    for row in SETTINGS:
+        for flag, value in row.shortcuts:
+            assert row.check(value, source=flag) == value
 
 
 def test_no_key_is_also_a_table() -> None:

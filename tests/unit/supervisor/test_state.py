@@ -11,7 +11,7 @@ from sandbox_rpc.host import files
 from sandbox_rpc.host.paths import Home, Room
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import DiskFull, StateNewer
-from sandbox_rpc.protocol.types import Sandbox, State
+from sandbox_rpc.protocol.types import Forward, Sandbox, State
 from sandbox_rpc.supervisor import state
 
 
@@ -108,9 +108,10 @@ def test_clear_keeps_logs_but_no_links(room: Room, home: Home, tmp_path: Path) -
     (tmp_path / "secret").write_text("secret")
     room.console_log.symlink_to(tmp_path / "secret")
     room.qemu_log.write_text("what QEMU said")
+    room.network_log.write_text("what its network said")
     state.clear(room, home, keep_logs=True)
     assert not room.folder.exists()
-    assert [one.name for one in home.last.iterdir()] == ["qemu.log"]
+    assert {one.name for one in home.last.iterdir()} == {"qemu.log", room.network_log.name}
     assert (home.last / "qemu.log").read_text() == "what QEMU said"
     assert (tmp_path / "secret").read_text() == "secret"
     state.clear(room, home, keep_logs=False)  # and nothing there is fine
@@ -119,10 +120,14 @@ def test_clear_keeps_logs_but_no_links(room: Room, home: Home, tmp_path: Path) -
 def test_lost_leaves_only_why(room: Room, home: Home) -> None:
     """After a crash `status` still says what happened."""
     state.clear(room, home, keep_logs=False)
-    lost = Sandbox("x", State.RUNNING, "/w", revision=4, pid=12, console_socket="/c")
+    lost = Sandbox(
+        "x", State.RUNNING, "/w", revision=4, pid=12, console_socket="/c",
+        forwards=[Forward("127.0.0.1", 3000, 3000)],
+    )  # fmt: skip
     state.leave_lost(room, lost)
     found = state.load(room)
     assert found is not None
     assert (found.state, found.pid, found.console_socket) == (State.LOST, None, None)
+    assert found.forwards == []
     assert found.revision == 5
     assert [one.name for one in room.folder.iterdir()] == ["sandbox.json"]
