@@ -18,6 +18,7 @@ FROM_SERVER: Mapping[str, Any] = {
     "digest": "sha256:" + "0" * 64,
     "durationMs": 100,
     "hostKey": "ssh-ed25519 AAAA",
+    "hostPort": 3000,
     "imageDigest": "sha256:" + "0" * 64,
     "pid": 1000,
     "port": 40022,

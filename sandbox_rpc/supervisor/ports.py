@@ -58,7 +58,7 @@ class Ports:
                     raise PortTaken(
                         f"Port {host_port} leads to the guest's port {one.guest_port} already.",
                         hint=f"Close it first: sandbox port close {host_port}",
-                        port=host_port,
+                        hostPort=host_port,
                     )
             if len(known) >= MOST:
                 raise NetworkFailed(
@@ -85,7 +85,7 @@ class Ports:
                 name = self._store.sandbox.name
                 raise ForwardNotFound(
                     f"Port {host_port} of this host does not lead to {name}.",
-                    name=name, port=host_port,
+                    name=name, hostPort=host_port,
                 )  # fmt: skip
             await stack.remove(host_port)
             self._store.change(forwards=[one for one in known if one is not found])
@@ -130,11 +130,11 @@ async def _open(stack: Net | UserNet, guest_port: int, host_port: int) -> Forwar
 def _refusal(error: OSError, port: int) -> SandboxError:
     match error.errno:
         case errno.EADDRINUSE:
-            return PortTaken(f"Port {port} of this host is in use.", port=port)
+            return PortTaken(f"Port {port} of this host is in use.", hostPort=port)
         case errno.EACCES | errno.EPERM:
             return PermissionDenied(
                 f"This user may not listen on port {port}.",
                 hint="Ports below 1024 are the administrator's; take a higher one, such as 8080.",
-                port=port,
+                hostPort=port,
             )
-    return NetworkFailed(f"Port {port} cannot be opened: {error.strerror}.", port=port)
+    return NetworkFailed(f"Port {port} cannot be opened: {error.strerror}.", hostPort=port)

@@ -261,7 +261,7 @@ def test_what_is_refused(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
             taken = other.getsockname()[1]
             with pytest.raises(PortTaken) as caught:
                 await it.ports.forward(3000, taken)
-            assert caught.value.details == {"port": taken}
+            assert caught.value.details == {"hostPort": taken}
             instead = await it.ports.forward(taken, 0)
             assert instead.host_port not in (0, taken)
         with pytest.raises(PortTaken):
