@@ -29,15 +29,7 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
         QemuFailed: QEMU ended on the way.
         GuestFailed, SshUnreachable: the guest is up but does not do what it should.
     """
-    port = await vm.forward_ssh(
-        names.read(place.layout, place.name).last_port, launch.guest_ssh_port
-    )
-    names.remember_port(place.layout, place.name, port)
-    endpoint = config.Endpoint(port, launch.host_key)
-    alias.point(place, endpoint)
-    files.replace(place.room.ssh_port, f"{port}\n")
-    ssh = endpoint_value(place, endpoint)
-    store.change(ssh=ssh)
+    await publish(place, launch, vm, store)
     began = anyio.current_time()
     with anyio.move_on_after(launch.start_limit_s):
         with steps.step("kernel", "Booting the kernel"):
@@ -62,6 +54,22 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
         phase=store.sandbox.phase,
         console=hub.tail(place.room.console_log),
     )
+
+
+async def publish(place: Place, launch: Launch, vm: Vm, store: Store) -> None:
+    """Open the way into the guest and write down where it is, for ssh and for everyone else.
+
+    Raises:
+        NetworkFailed: there is no port.
+    """
+    port = await vm.forward_ssh(
+        names.read(place.layout, place.name).last_port, launch.guest_ssh_port
+    )
+    names.remember_port(place.layout, place.name, port)
+    endpoint = config.Endpoint(port, launch.host_key)
+    alias.point(place, endpoint)
+    files.replace(place.room.ssh_port, f"{port}\n")
+    store.change(ssh=endpoint_value(place, endpoint))
 
 
 def endpoint_value(place: Place, endpoint: config.Endpoint) -> Ssh:

@@ -31,7 +31,7 @@ from sandbox_rpc.ssh.config import Endpoint
 from sandbox_rpc.supervisor import alias, boot, net, request, state
 from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.explain import explain
-from sandbox_rpc.supervisor.finish import finish
+from sandbox_rpc.supervisor.finish import finish, publish
 from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
 from sandbox_rpc.supervisor.ports import Ports
@@ -188,7 +188,7 @@ class Supervisor:
         await self.ports.adopt(vm)
         match self.store.sandbox.state:
             case State.RUNNING:
-                pass
+                await self._find_port(note, vm)
             case State.STOPPING:
                 self._stopping = self._begin(lambda report: self._end(report, force=False))
             case _:
@@ -203,6 +203,15 @@ class Supervisor:
             self._place.room, what, preferred=port, guest_port=note.guest_ssh_port
         )
         self._group.start_soon(vm.watch_network)
+
+    async def _find_port(self, note: Launch, vm: Vm) -> None:
+        """Publish the SSH port again where another program took it while nobody held it."""
+        ssh = self.store.sandbox.ssh
+        if vm.net is not None and (ssh is None or ssh.port != vm.net.port):
+            try:
+                await publish(self._place, note, vm, self.store)
+            except (SandboxError, OSError) as error:
+                log.warning("the new SSH port cannot be published: %s", error)
 
     def _catch_up(self, note: Launch, vm: Vm) -> None:
         """Write down what the dead supervisor may not have come to."""

@@ -16,15 +16,14 @@ import anyio.abc
 import pytest
 
 from sandbox_rpc.config import sources
-from sandbox_rpc.host import files, locks, process, sockets
+from sandbox_rpc.host import files, locks, names, process, sockets
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert, frames
 from sandbox_rpc.protocol.errors import DiskFull, SandboxBusy, SandboxNotRunning, StateNewer
 from sandbox_rpc.protocol.progress import silent
-from sandbox_rpc.protocol.types import Sandbox, State
+from sandbox_rpc.protocol.types import Forward, Sandbox, Ssh, State
 from sandbox_rpc.qemu.machine import Accelerator
 from sandbox_rpc.supervisor import boot, spawn, state, supervisor
-from sandbox_rpc.supervisor.net import Net
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest, note
 from sandbox_rpc.supervisor.serve import Visitors
 from sandbox_rpc.supervisor.supervisor import Supervisor
@@ -38,7 +37,7 @@ class PlayedVm:
         self.ended = anyio.Event()
         self.out_of_room = anyio.Event()
         self.reason: str | None = None
-        self.net: Net | None = None
+        self.net: Any = None
         self.hub = self
         self.agent = self
         self.process = process.identify(os.getpid())
@@ -47,6 +46,10 @@ class PlayedVm:
         self, path: Path, *, task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED
     ) -> None:
         task_status.started()
+
+    async def forward_ssh(self, preferred: int | None, guest_port: int) -> int:
+        port: int = self.net.port
+        return port
 
     async def greet(self) -> None:
         pass
@@ -338,6 +341,47 @@ def test_adopted_with_a_damaged_state_file(run: Run, monkeypatch: pytest.MonkeyP
         assert found.pid == os.getpid()
         assert room.qemu_pid.read_text() == f"{os.getpid()}\n"
         assert list(room.qemu.iterdir()) == []
+
+    run(scene)
+
+
+class PlayedNet:
+    """A network process that was started anew on another port, since the old one was taken."""
+
+    port = 40001
+
+    async def forwards(self) -> list[Forward]:
+        return []
+
+
+def test_adopted_on_another_port(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network process had died too, and another program has its port: everyone is told."""
+
+    async def scene(it: Play) -> None:
+        place, vm = it.place, it.vm
+        place.room.qemu.mkdir(parents=True)
+        names.write(place.layout, names.Record(place.name, "/w"))
+        note(place.room, Launch(it.request, Accelerator.TCG, 22, "key"))
+        ssh = Ssh("127.0.0.1", 40000, "dev", place.name, "c", "k", "i", "key")
+        state.Store(place.room, Sandbox(place.name, State.RUNNING, "/w")).change(ssh=ssh)
+        it.supervisor = Supervisor(place, it.group)
+        vm.net = PlayedNet()
+
+        async def attach(*_: object) -> PlayedVm:
+            return vm
+
+        monkeypatch.setattr(supervisor, "attach", attach)
+        lock = locks.acquire(place.home.vm_lock)
+        assert lock is not None
+        await it.supervisor.adopt()
+        os.close(lock)
+        found = state.load(place.room)
+        assert found is not None
+        assert found.ssh is not None
+        assert (found.state, found.ssh.port) == (State.RUNNING, 40001)
+        assert place.room.ssh_port.read_text() == "40001\n"
+        assert "Port 40001" in place.home.ssh_config.read_text()
+        assert names.read(place.layout, place.name).last_port == 40001
 
     run(scene)
 
