@@ -61,6 +61,7 @@ missing_packages() {
     has newuidmap || echo uidmap
     { has unshare && has setpriv && has flock; } || echo util-linux
     any_exists /usr/lib*/libseccomp.so.2 /usr/lib/*/libseccomp.so.2 || echo libseccomp2
+    any_exists /usr/lib*/libslirp.so.0 /usr/lib/*/libslirp.so.0 || echo libslirp0
     any_exists /usr/share/keyrings/debian-archive-keyring.* || echo debian-archive-keyring
     find_python
     case $python in
@@ -102,9 +103,9 @@ install_packages() {
         say "these programs are missing; Debian calls their packages:"
         say "    $*"
         say "Fedora: qemu-system-x86-core qemu-img bubblewrap mmdebstrap debian-keyring e2fsprogs"
-        say "    openssh-clients shadow-utils util-linux libseccomp python3"
+        say "    openssh-clients shadow-utils util-linux libseccomp libslirp python3"
         say "Arch: qemu-system-x86 qemu-img bubblewrap mmdebstrap debian-archive-keyring e2fsprogs"
-        say "    openssh shadow util-linux libseccomp python"
+        say "    openssh shadow util-linux libseccomp libslirp python"
         die "install them with this system's package manager and run this again"
     fi
     as_root=

@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     home = layout.home(sandbox.name)
     folder = config.alias_folder()
     socket = sandbox.console_socket
+    network_log = layout.room(sandbox.name).network_log
     show.fields(
         [
             ("name", sandbox.name),
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace) -> int:
                 else None,
             ),
             ("console log", sandbox.console_log),
+            ("network log", str(network_log) if network_log.exists() else None),
             ("log", str(home.supervisor_log) if home.supervisor_log.exists() else None),
             ("last logs", str(home.last) if home.last.exists() else None),
         ]

@@ -72,7 +72,8 @@ async def boot(
     warnings += net.remarks(settings, support)
     store.change(
         accelerator=str(accelerator), network=str(settings.network), memory_mib=settings.memory_mib,
-        cpus=settings.cpus, disk_mib=settings.disk_mib, box=list(box.layers), warnings=warnings,
+        cpus=settings.cpus, disk_mib=settings.disk_mib, warnings=warnings,
+        box=[*box.layers, *net.absent(support)],
         started_at=now(),
     )  # fmt: skip
     with steps.step("image", "Looking for the image"):

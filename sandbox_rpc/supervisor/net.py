@@ -36,6 +36,11 @@ def support() -> slirp.Support:
     return slirp.probe()
 
 
+def absent(found: slirp.Support) -> list[Layer]:
+    """The wall that is missing where there can be no network process."""
+    return [] if found.works else [Layer("network", False, f"{found.detail}; {COST}")]
+
+
 def remarks(settings: Settings, found: slirp.Support) -> list[str]:
     """What the user should know about the network before relying on it."""
     said = []

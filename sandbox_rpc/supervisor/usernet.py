@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 
 from sandbox_rpc.network import launch
@@ -10,6 +12,7 @@ from sandbox_rpc.protocol.types import Forward
 from sandbox_rpc.qemu.qmp import Qmp, QmpError
 
 LOOPBACK = "127.0.0.1"
+PRIVILEGED = 1024
 FORWARD = re.compile(r"^\s*TCP\[HOST_FORWARD\]\s+\d+\s+(\S+)\s+(\d+)\s+\S+\s+(\d+)\s", re.MULTILINE)
 
 
@@ -46,6 +49,9 @@ class UserNet:
         for one in await self.forwards():
             if one not in before and one.guest_port == guest_port:
                 return one
+        if 0 < host_port < PRIVILEGED:
+            # Root may have it, QEMU in its box may not.
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
         raise NetworkFailed(f"QEMU opens no port to the guest's {guest_port}: {answer.strip()}")
 
     async def remove(self, host_port: int) -> None:

@@ -15,7 +15,7 @@ from sandbox_rpc.guest.agent import Agent
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.host.process import ProcessId
-from sandbox_rpc.protocol.errors import GuestFailed, QemuFailed
+from sandbox_rpc.protocol.errors import GuestFailed, NetworkFailed, QemuFailed
 from sandbox_rpc.qemu import qmp
 from sandbox_rpc.qemu.qmp import Qmp, QmpError
 from sandbox_rpc.supervisor.net import Net
@@ -83,7 +83,7 @@ class Vm:
                 return one.host_port
         try:
             return (await own.add(guest_port, preferred or 0)).host_port
-        except OSError:
+        except (OSError, NetworkFailed):
             return (await own.add(guest_port, 0)).host_port
 
     async def flush(self, timeout_s: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator
@@ -12,12 +13,12 @@ import pytest
 
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.network import launch
-from sandbox_rpc.protocol.errors import ForwardNotFound, NetworkFailed, PortTaken
+from sandbox_rpc.protocol.errors import ForwardNotFound, NetworkFailed, PermissionDenied, PortTaken
 from sandbox_rpc.protocol.types import Forward, Sandbox, State
 from sandbox_rpc.qemu import qmp
 from sandbox_rpc.supervisor.ports import Ports
 from sandbox_rpc.supervisor.state import Store
-from sandbox_rpc.supervisor.usernet import LOOPBACK, UserNet
+from sandbox_rpc.supervisor.usernet import LOOPBACK, PRIVILEGED, UserNet
 from tests.unit.network.lab import QEMU, wait_for
 
 
@@ -25,8 +26,10 @@ from tests.unit.network.lab import QEMU, wait_for
 def monitor(tmp_path: Path) -> Iterator[Path]:
     """The control socket of a QEMU with its own network."""
     path = tmp_path / "qmp.sock"
+    # As in its box: also root's QEMU has no capabilities.
+    setpriv = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
     process = subprocess.Popen(
-        [QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-no-user-config",
+        [*setpriv, QEMU, "-machine", "none", "-nodefaults", "-display", "none", "-no-user-config",
          "-netdev", "user,id=net", "-qmp", f"unix:{path},server=on,wait=off"],
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
@@ -85,6 +88,15 @@ def test_ports_come_and_go(monitor: Path) -> None:
         assert await stack.forwards() == [ssh]
         again = await ports.forward(22, 0)
         assert again.host_port != ssh.host_port
+
+    play(monitor, scene)
+
+
+def test_a_port_that_only_root_may_have(monitor: Path) -> None:
+    async def scene(stack: UserNet, ports: Ports, store: Store) -> None:
+        with pytest.raises((PermissionDenied, PortTaken)):
+            await ports.forward(80, 80)
+        assert (await ports.forward(80, 0)).host_port >= PRIVILEGED
 
     play(monitor, scene)
 
