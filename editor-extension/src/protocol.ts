@@ -424,6 +424,8 @@ export interface StartParams {
   allowAddresses?: string;
   /** Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between. */
   allowHostPorts?: string;
+  /** Whether the guest gets packages from where this host's own tools get them. */
+  registries?: boolean;
   /** QEMU in namespaces of its own: `auto`, `require` or `off`. */
   boxNamespace?: string;
   /** The filter that keeps setuid files out of the workspace: `auto`, `require` or `off`. */

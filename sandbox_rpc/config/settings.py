@@ -192,6 +192,19 @@ SETTINGS: tuple[Setting, ...] = (
         "itself.",
     ),
     Setting(
+        key="registries",
+        kind=Kind.BOOL,
+        default=True,
+        loosest_first=(True, False),
+        folder=Folder.TIGHTEN,
+        flag="--registries",
+        help="the guest gets packages from where this host's own tools get them",
+        doc="Addresses in the configuration of the host's apt, pip, npm, cargo and go, and the "
+        "certificate authorities it trusts beyond its distribution's, never a password or token. "
+        "A registry at a private address can be reached, at exactly that address and port. "
+        "Without it the guest's tools use what they have built in.",
+    ),
+    Setting(
         key="box.namespace",
         kind=Kind.CHOICE,
         choices=Need,
@@ -331,6 +344,8 @@ class Settings:
     """Private addresses that the open network includes, with commas between."""
     allow_host_ports: str = _of("allow.host_ports")
     """Ports of the host's loopback that it includes, with commas between."""
+    registries: bool = _of("registries")
+    """Whether the guest gets packages from where the host does."""
     box_namespace: Need = _of("box.namespace")
     """Whether QEMU needs namespaces of its own."""
     box_filter: Need = _of("box.filter")

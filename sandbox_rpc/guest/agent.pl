@@ -26,6 +26,10 @@
 #   environment     KEY=VALUE lines, for sessions and services
 #   router, dns     IPv4 addresses; empty: none; absent: 10.0.2.2 and 10.0.2.3
 #   workspace       9p mount options; absent: nothing is mounted
+#   certificates    authorities to trust beside Debian's: X.509 certificates, DER, one after another
+#   hosts           "ADDRESS NAME" lines, for /etc/hosts
+#   apt_mirrors     "debian URL" and "debian-security URL" lines, where to get these archives
+#   file:/PATH      a file; one that is there and does not say that it is ours is left as it is
 # At a cold boot it is the systemd credential sandbox.identity, after a restore it comes by the port.
 #
 # perl-base only and no forks on the way to ready: both cost more than all of the work.
@@ -59,6 +63,7 @@ my ($RNDADDENTROPY, $RNDRESEEDCRNG) = (0x40085203, 0x5207);
 my ($SIOCADDRT, $SIOCGIFFLAGS, $SIOCSIFFLAGS, $SIOCSIFADDR, $SIOCSIFNETMASK) =
     (0x890B, 0x8913, 0x8914, 0x8916, 0x891C);
 my $TIOCSWINSZ  = 0x5414;
+my $OURS        = qr/\A[^\n]*Written by sandbox/;
 my $SIGPOWEROFF = 34 + 4;    # SIGRTMIN+4 tells PID 1 to power off: no bus, no ACPI needed
 
 my ($state, $message) = ('waiting', '');
@@ -143,6 +148,8 @@ sub apply {
         eval { $step->($key{$name}, \%key); 1 } or die "$name: $@";
     }
     eval { set_network($key{router} // '10.0.2.2', $key{dns} // '10.0.2.3'); 1 } or die "network: $@";
+    # A guest that gets its packages elsewhere is better than none.
+    eval { set_supply(\%key); 1 } or warn "sandbox-agent: supply: $@";
     if (defined $key{workspace}) {
         eval { mount_workspace($key{workspace}); 1 } or die "workspace: $@";
     }
@@ -250,6 +257,75 @@ sub announce_environment {
         spawn('/usr/sbin/runuser', '-u', 'dev', '--', '/usr/bin/env', "XDG_RUNTIME_DIR=/run/user/$uid",
             '/usr/bin/systemctl', '--user', 'set-environment', @pairs);
     }
+}
+
+# --- packages -------------------------------------------------------------------------------------
+
+sub set_supply {
+    my ($key) = @_;
+    set_certificates($key->{certificates}) if defined $key->{certificates};
+    set_hosts($key->{hosts})               if defined $key->{hosts};
+    set_mirrors($key->{apt_mirrors})       if defined $key->{apt_mirrors};
+    set_file(substr($_, 5), $key->{$_}) for sort grep { /^file:/ } keys %$key;
+}
+
+# Without update-ca-certificates, which takes seconds; it finds them where it looks, if it is run.
+sub set_certificates {
+    my ($der) = @_;
+    my ($all, $number) = ('', 0);
+    while (length $der > 4) {
+        my ($tag, $length) = unpack 'n2', $der;
+        $tag == 0x3082 && $length + 4 <= length $der or die "not certificates\n";
+        my $pem = "-----BEGIN CERTIFICATE-----\n"
+            . encode_base64(substr $der, 0, $length + 4, '')
+            . "-----END CERTIFICATE-----\n";
+        set_file('/usr/local/share/ca-certificates/sandbox-' . ++$number . '.crt', $pem, 1);
+        $all .= $pem;
+    }
+    set_file('/etc/ssl/sandbox.pem', $all, 1);
+    my $bundle = '/etc/ssl/certs/ca-certificates.crt';
+    my $known  = slurp($bundle) // return;
+    return if index($known, $all) >= 0;
+    open my $file, '>>', "$root$bundle" or die "$bundle: $!\n";
+    (print {$file} $all) && close $file or die "$bundle: $!\n";
+}
+
+sub set_hosts {
+    my ($lines) = @_;
+    my @kept = grep { !/ # sandbox$/ } split /\n/, slurp('/etc/hosts') // '';
+    put('/etc/hosts', 0644, join '', map { "$_\n" } @kept, map { "$_ # sandbox" } split /\n/, $lines);
+}
+
+# The list of our image only; whoever brings another one has thought about it.
+sub set_mirrors {
+    my ($lines) = @_;
+    my $path = '/etc/apt/sources.list.d/debian.sources';
+    my %url  = map { split / /, $_, 2 } split /\n/, $lines;
+    my @list = split /\n\n+/, slurp($path) // return;
+    return if $list[0] !~ $OURS;
+    for my $archive (@list) {
+        my $url = $url{$archive =~ /^Suites:.*-security/m ? 'debian-security' : 'debian'} // next;
+        $archive =~ s/^URIs:.*/URIs: $url/m;
+    }
+    (my $text = join "\n\n", @list) =~ s/\n*\z/\n/;
+    put($path, 0644, $text);
+}
+
+sub set_file {
+    my ($path, $content, $always) = @_;
+    $path =~ m{^/[\w./+-]+$} && $path !~ m{/\.\.?(?:/|$)} or die "not a path: $path\n";
+    my $present = slurp($path);
+    return if !$always && defined $present && $present !~ $OURS;
+    my @owner  = $path =~ m{^/home/dev/} ? ids() : ();
+    my @parts  = split m{/}, substr $path, 1;
+    my $folder = $root;
+    for my $part (@parts[0 .. $#parts - 1]) {
+        $folder .= "/$part";
+        # In dev's own folder a link would lead root elsewhere.
+        return if @owner && -l $folder;
+        mkdir $folder, 0755 and @owner and chown @owner, $folder;
+    }
+    put($path, 0644, $content, @owner);
 }
 
 # --- network --------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from attrs import field, frozen
 
+from sandbox_rpc.guest.packages import Packages
 from sandbox_rpc.protocol.errors import SettingInvalid
 
 MAX_CREDENTIALS = 60_000
@@ -35,6 +36,8 @@ class Identity:
     uid: int | None = None
     """Other uid for dev, where QEMU could not be given a user namespace."""
     gid: int | None = None
+    packages: Packages = field(factory=Packages)
+    """Where packages come from; its variables are in `environment` already."""
     router: str | None = None
     """IPv4 address; empty: none; None: the network's own."""
     dns: str | None = None
@@ -66,12 +69,26 @@ def document(identity: Identity) -> bytes:
         "workspace": identity.workspace,
         "router": identity.router,
         "dns": identity.dns,
+        **_told(identity.packages),
     }
+    lines = {key: value.encode() for key, value in values.items() if value is not None}
+    # As DER: text would be written in base64 twice.
+    lines["certificates"] = b"".join(identity.packages.certificates)
     return b"".join(
-        f"{key} ".encode() + base64.b64encode(value.encode()) + b"\n"
-        for key, value in values.items()
-        if value is not None
+        f"{key} ".encode() + base64.b64encode(value) + b"\n"
+        for key, value in lines.items()
+        if value or key != "certificates"
     )
+
+
+def _told(packages: Packages) -> dict[str, str]:
+    values = {f"file:{path}": content for path, content in sorted(packages.files.items())}
+    if packages.hosts:
+        values["hosts"] = "".join(f"{address} {name}\n" for address, name in packages.hosts)
+    if packages.apt_mirrors:
+        mirrors = sorted(packages.apt_mirrors.items())
+        values["apt_mirrors"] = "".join(f"{archive} {url}\n" for archive, url in mirrors)
+    return values
 
 
 def credentials(identity: Identity) -> dict[str, bytes]:
@@ -89,6 +106,13 @@ def credentials(identity: Identity) -> dict[str, bytes]:
         "sandbox.identity": document(identity),
     }
     size = sum(len(smbios(name, value)) for name, value in values.items())
+    if size > MAX_CREDENTIALS and size - MAX_CREDENTIALS < _cost(identity.packages):
+        raise SettingInvalid(
+            f"The guest's identity takes {size} bytes, {MAX_CREDENTIALS} is the limit.",
+            hint="This host's package configuration and SSH agent are too much together: set "
+            "registries = false or ssh.agent_keys = false.",
+            setting="registries",
+        )
     if size > MAX_CREDENTIALS:
         raise SettingInvalid(
             f"The guest's identity takes {size} bytes, {MAX_CREDENTIALS} is the limit.",
@@ -96,6 +120,12 @@ def credentials(identity: Identity) -> dict[str, bytes]:
             setting="ssh.agent_keys",
         )
     return values
+
+
+def _cost(packages: Packages) -> int:
+    """Bytes of SMBIOS strings that packages take up."""
+    size = sum(map(len, packages.certificates)) + sum(map(len, _told(packages).values()))
+    return size * 16 // 9
 
 
 def smbios(name: str, value: bytes) -> bytes:

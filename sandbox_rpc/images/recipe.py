@@ -42,6 +42,8 @@ DPKG_OPTIONS: Sequence[str] = (
     "path-exclude=/usr/share/man/*",
     "path-exclude=/usr/share/doc/*",
     "path-include=/usr/share/doc/*/copyright",
+    # Debian's own archives by name, wherever this image was built from.
+    "path-include=/usr/share/doc/apt/examples/debian.sources",
     "path-exclude=/usr/share/locale/*",
     # The disk ends with the sandbox: waiting for it to be safe is waiting for nothing.
     "force-unsafe-io",
@@ -59,6 +61,12 @@ rm -f /etc/ssh/ssh_host_* /etc/hostname /etc/apt/apt.conf.d/99mmdebstrap
 ln -sf /etc/machine-id /var/lib/dbus/machine-id
 printf '127.0.0.1\\tlocalhost\\n::1\\t\\tlocalhost ip6-localhost ip6-loopback\\n' > /etc/hosts
 install -d -m 0755 /var/lib/systemd/linger
+# Not the mirror of whoever built it: where the sandbox runs there may be another, or none.
+rm -f /etc/apt/sources.list /etc/apt/sources.list.d/*
+{ echo '# Written by sandbox, from the example that apt brings along.'
+  sed 's/^Types:.*/Types: deb/; s/^Components:.*/Components: main/' \
+    /usr/share/doc/apt/examples/debian.sources
+} > /etc/apt/sources.list.d/debian.sources
 systemctl --quiet enable sandbox-agent.service
 systemctl --quiet disable sshd-keygen.service 2>/dev/null || true
 """

@@ -230,6 +230,8 @@ class StartParams:
     """Private addresses the guest reaches in the open network, with commas between."""
     allow_host_ports: str | None = None
     """Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between."""
+    registries: bool | None = None
+    """Whether the guest gets packages from where this host's own tools get them."""
     box_namespace: str | None = None
     """QEMU in namespaces of its own: `auto`, `require` or `off`."""
     box_filter: str | None = None

@@ -84,8 +84,10 @@ async def boot(
         await disk.create_overlay(place.room.overlay, image, settings.disk_mib)
         hand_over(place.room.overlay, box)
     with steps.step("identity", "Making keys"):
-        identity, host_key = await make_identity(place, settings, box)
+        identity, host_key, supply = await make_identity(place, settings, box)
         credentials = write_credentials(place, identity, box)
+        wish = wish._replace(pins=supply.pins)
+        store.change(warnings=[*warnings, *supply.warnings])
     with steps.step("qemu", "Starting QEMU"):
         store.change(workspace_security=security)
         what = View(
@@ -114,7 +116,9 @@ async def boot(
                 own_network=support.works,
             )
 
-        note = Launch(request, accelerator, image.ssh_port, host_key, support.works)
+        note = Launch(
+            request, accelerator, image.ssh_port, host_key, support.works, list(supply.pins)
+        )
         requests.note(place.room, note)
         lock_fd = await take_lock(place)
         try:

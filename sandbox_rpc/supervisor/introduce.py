@@ -16,10 +16,11 @@ from sandbox_rpc.ssh import keys
 from sandbox_rpc.supervisor.enclose import hand_over
 from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.request import Place
+from sandbox_rpc.supervisor.supply import Supply, find
 
 
-async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Identity, str]:
-    """A fresh identity with its host key, and the public half of that."""
+async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Identity, str, Supply]:
+    """A fresh identity with its host key, the public half of that, and where packages are from."""
     found: dict[str, object] = {}
 
     async def host() -> None:
@@ -31,29 +32,39 @@ async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Ide
     async def agent() -> None:
         found["agent"] = await keys.agent_keys() if settings.ssh_agent_keys else ()
 
+    async def supply() -> None:
+        found["supply"] = await find(settings)
+
     try:
         async with anyio.create_task_group() as group:
-            for work in (host, client, agent):
+            for work in (host, client, agent, supply):
                 group.start_soon(work)
     except ExceptionGroup as errors:
         raise unwrapped(errors) from None
     pair = found["host"]
     assert isinstance(pair, keys.KeyPair)
+    supplied = found["supply"]
+    assert isinstance(supplied, Supply)
     allowed = (found["client"], *found["agent"])  # type: ignore[misc]
     account = box.account
-    return Identity(
-        hostname=guest.hostname_of(place.name),
-        machine_id=secrets.token_hex(16),
-        authorized_keys=tuple(str(key) for key in allowed),
-        host_key=pair.private,
-        environment={"SANDBOX_CONTAINER": place.name},
-        # Without them a program in the guest fails at once instead of asking nobody.
-        router=None if settings.network is Network.OPEN else "",
-        dns=None if settings.network is Network.OPEN else "",
-        # Root cannot be mapped away without a namespace, and dev is never root in the guest.
-        uid=None if box.maps_to_dev or account.uid == 0 else account.uid,
-        gid=None if box.maps_to_dev or account.uid == 0 else account.gid,
-    ), " ".join(pair.public.split()[:2])
+    return (
+        Identity(
+            hostname=guest.hostname_of(place.name),
+            machine_id=secrets.token_hex(16),
+            authorized_keys=tuple(str(key) for key in allowed),
+            host_key=pair.private,
+            environment={"SANDBOX_CONTAINER": place.name, **supplied.packages.environment},
+            packages=supplied.packages,
+            # Without them a program in the guest fails at once instead of asking nobody.
+            router=None if settings.network is Network.OPEN else "",
+            dns=None if settings.network is Network.OPEN else "",
+            # Root cannot be mapped away without a namespace, and dev is never root in the guest.
+            uid=None if box.maps_to_dev or account.uid == 0 else account.uid,
+            gid=None if box.maps_to_dev or account.uid == 0 else account.gid,
+        ),
+        " ".join(pair.public.split()[:2]),
+        supplied,
+    )
 
 
 def write_credentials(place: Place, identity: Identity, box: Box) -> tuple[str, ...]:

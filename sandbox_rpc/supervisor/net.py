@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
@@ -58,8 +59,8 @@ def remarks(settings: Settings, found: slirp.Support) -> list[str]:
     return said
 
 
-def wish(settings: Settings, room: Room) -> Wish:
-    """What the settings say about the network.
+def wish(settings: Settings, room: Room, pins: Sequence[tuple[str, int]] = ()) -> Wish:
+    """What the settings say about the network; `pins` are the registries' private addresses.
 
     Raises:
         RuleInvalid, SettingInvalid: they say nonsense.
@@ -74,7 +75,9 @@ def wish(settings: Settings, room: Room) -> Wish:
     routes = (Route(str(room.proxy_socket)),) if mode is Mode.PROXY else ()
     if routes:
         room.proxy_socket.parent.mkdir(mode=0o700, exist_ok=True)
-    return Wish(mode, rules, ports, routes=routes, namespace=str(settings.box_namespace))
+    return Wish(
+        mode, rules, ports, pins=tuple(pins), routes=routes, namespace=str(settings.box_namespace)
+    )
 
 
 class Net:

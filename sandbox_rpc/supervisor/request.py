@@ -59,6 +59,8 @@ class Launch:
     """Public host key: type and base64."""
     own_network: bool = False
     """Whether a network process is QEMU's peer."""
+    pins: list[tuple[str, int]] = field(factory=list)
+    """Private addresses and ports of registries that the guest reaches."""
     process: ProcessId | None = None
     """QEMU; None for the instant between its start and the note of it."""
 

@@ -197,7 +197,7 @@ class Supervisor:
     async def _adopt_network(self, note: Launch, vm: Vm) -> None:
         if not note.own_network:
             return
-        what = net.wish(note.request.settings, self._place.room)
+        what = net.wish(note.request.settings, self._place.room, note.pins)
         port = names.read(self._place.layout, self._place.name).last_port
         vm.net = await net.Net.adopt(
             self._place.room, what, preferred=port, guest_port=note.guest_ssh_port
