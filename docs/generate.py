@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import json
 import sys
 from collections.abc import Iterator
 from itertools import groupby
@@ -101,6 +102,8 @@ def default(setting: Setting) -> str:
     if setting.kind is Kind.SIZE:
         assert isinstance(setting.default, int)
         return f"`{written(size.show(setting.default))}`"
+    if isinstance(setting.default, str):
+        return f"`{json.dumps(str(setting.default))}`"
     return f"`{written(setting.default)}`"
 
 

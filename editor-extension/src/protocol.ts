@@ -348,6 +348,8 @@ export interface Sandbox {
   diskMib?: number;
   /** How 9p keeps owners and modes: `none` or `mapped-xattr`. */
   workspaceSecurity?: string;
+  /** Folders of the guest's home folder that outlive a stop. */
+  persist?: string[];
   /** Present while it runs. */
   ssh?: Ssh;
   /** Ports of this host that lead into the guest, beside that of `ssh`; they end with it. Default: `[]`. */
@@ -418,6 +420,8 @@ export interface StartParams {
   workspaceSecurity?: string;
   /** A workspace that the guest can only read. */
   workspaceReadOnly?: boolean;
+  /** Folders of the guest's home folder that outlive a stop, with commas between. */
+  persist?: string;
   /** What the guest can reach: `open`, `proxy` or `offline`. */
   network?: string;
   /** Private addresses the guest reaches in the open network, with commas between. */

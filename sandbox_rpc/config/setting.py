@@ -69,7 +69,8 @@ class Setting:
     shortcuts: tuple[tuple[str, Value], ...] = ()
     """Further flags, each for one value."""
     is_list: bool = False
-    """Whether a TEXT is a list with commas; the flag may then be given several times."""
+    """Whether a TEXT is a list with commas; TOML may write a list of texts, and the flag may be
+    given several times."""
     metavar: str | None = None
     """What the flag's argument is called in help; choices name themselves."""
     commands: tuple[str, ...] = ("start",)
@@ -249,8 +250,12 @@ def _plain_text(value: object, hint: str) -> str:
 
 def _text(setting: Setting, value: object) -> Value:
     hint = setting.pattern_hint or "Write a text in quotes."
+    if setting.is_list and isinstance(value, list):
+        if not all(isinstance(item, str) and "," not in item for item in value):
+            raise _Unfit("a list of something else than texts", hint)
+        value = ",".join(value)
     text = _plain_text(value, hint)
-    if not text and setting.default:
+    if not text and setting.default and not setting.is_list:
         raise _Unfit("empty", hint)
     if text and setting.pattern and not re.fullmatch(setting.pattern, text, re.ASCII):
         raise _Unfit("not of the right form", hint)

@@ -146,6 +146,25 @@ SETTINGS: tuple[Setting, ...] = (
         doc="Enforced on the host, whatever root in the guest does.",
     ),
     Setting(
+        key="persist",
+        kind=Kind.TEXT,
+        default=".vscode-server,.vscodium-server,.cursor-server,.windsurf-server,.cache/JetBrains",
+        # Below the home folder, without a way out; not the workspace, not the keys that let us in.
+        pattern=r"(?!(.*[,/])?\.{0,2}([,/]|$))(?!(.*,)?(workspace|\.ssh)([,/]|$))"
+        r"[A-Za-z0-9._@+/,-]+",
+        pattern_hint="Write folders of the guest's home folder with commas between them: "
+        ".vscode-server,.cache/pip.",
+        folder=Folder.TRUST,
+        flag="--persist",
+        is_list=True,
+        metavar="LIST",
+        help="folders of the guest's home folder that outlive a stop",
+        doc="With commas between them, or the flag several times. This host keeps them for each "
+        "sandbox by itself, until `sandbox forget`; no other sandbox ever sees them. The default "
+        "is what remote editors install, so that a second start downloads nothing. Empty: "
+        "nothing outlives a stop but the workspace.",
+    ),
+    Setting(
         key="network",
         kind=Kind.CHOICE,
         choices=Network,
@@ -338,6 +357,8 @@ class Settings:
     """How owners and modes in the workspace are kept."""
     workspace_read_only: bool = _of("workspace.read_only")
     """Whether the guest can only read the workspace."""
+    persist: str = _of("persist")
+    """Folders of dev's home folder that outlive a stop, with commas between."""
     network: Network = _of("network")
     """What the guest can reach."""
     allow_addresses: str = _of("allow.addresses")
@@ -364,6 +385,11 @@ class Settings:
     """Path or name of QEMU; empty: found on PATH."""
     build_mirror: str = _of("build.mirror")
     """Debian mirror for image builds; empty: the host's own."""
+
+    @property
+    def persisted(self) -> list[str]:
+        """Folders of dev's home folder that outlive a stop."""
+        return [folder for folder in self.persist.split(",") if folder]
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> Settings:

@@ -26,6 +26,7 @@
 #   environment     KEY=VALUE lines, for sessions and services
 #   router, dns     IPv4 addresses; empty: none; absent: 10.0.2.2 and 10.0.2.3
 #   workspace       9p mount options; absent: nothing is mounted
+#   persist         9p mount options, then a line for each folder of dev's home that outlives a stop
 #   certificates    authorities to trust beside Debian's: X.509 certificates, DER, one after another
 #   hosts           "ADDRESS NAME" lines, for /etc/hosts
 #   apt_mirrors     "debian URL" and "debian-security URL" lines, where to get these archives
@@ -46,7 +47,9 @@ use MIME::Base64 qw(decode_base64 encode_base64);
 
 my $VERSION   = 1;
 my $LINE_MAX  = 1 << 20;
-my $WORKSPACE = '/home/dev/workspace';
+my $HOME      = '/home/dev';
+my $WORKSPACE = "$HOME/workspace";
+my $PERSIST   = '/var/lib/sandbox/persist';
 my $root      = $ENV{SANDBOX_AGENT_ROOT} // '';
 
 # By `uname -m`, as syscall(2) wants them.
@@ -58,7 +61,7 @@ my %NUMBERS = (
         mount => 40, umount => 39, sethostname => 161, clock_settime => 112, sync => 81, syncfs => 267,
     },
 );
-my ($MS_NOSUID, $MS_NODEV, $MNT_DETACH) = (2, 4, 2);
+my ($MS_NOSUID, $MS_NODEV, $MS_BIND, $MNT_DETACH) = (2, 4, 4096, 2);
 my ($RNDADDENTROPY, $RNDRESEEDCRNG) = (0x40085203, 0x5207);
 my ($SIOCADDRT, $SIOCGIFFLAGS, $SIOCSIFFLAGS, $SIOCSIFADDR, $SIOCSIFNETMASK) =
     (0x890B, 0x8913, 0x8914, 0x8916, 0x891C);
@@ -152,6 +155,10 @@ sub apply {
     eval { set_supply(\%key); 1 } or warn "sandbox-agent: supply: $@";
     if (defined $key{workspace}) {
         eval { mount_workspace($key{workspace}); 1 } or die "workspace: $@";
+    }
+    if (defined $key{persist}) {
+        # What is kept is a comfort, and the guest may have made anything of it.
+        eval { mount_persist(split /\n/, $key{persist}); 1 } or warn "sandbox-agent: persist: $@";
     }
     return \%key;
 }
@@ -376,25 +383,67 @@ sub set_network {
 # --- workspace ------------------------------------------------------------------------------------
 
 sub mounted {
+    my ($target) = @_;
     return 0 if $root ne '';
-    return index(slurp('/proc/self/mountinfo') // '', " $WORKSPACE ") >= 0;
+    return index(slurp('/proc/self/mountinfo') // '', " $target ") >= 0;
 }
 
-sub mount_workspace {
-    my ($options) = @_;
-    return if pretended('mount', $options);
-    return if mounted();
+sub mount_share {
+    my ($source, $target, $options) = @_;
+    my $type = '9p';
+    return if pretended('mount', $source, $options) || mounted($target);
     # The device of the share may still be on its way: its driver is loaded by another process.
     for my $attempt (1 .. 100) {
-        my ($source, $target, $type) = ('workspace', $WORKSPACE, '9p');
         return if syscall(number('mount'), $source, $target, $type, $MS_NOSUID | $MS_NODEV, $options) == 0;
-        die "mount: $!\n" if !$!{ENOENT} || !-d $WORKSPACE || $attempt == 100;
+        die "mount: $!\n" if !$!{ENOENT} || !-d $target || $attempt == 100;
         select undef, undef, undef, 0.02;
     }
 }
 
+sub mount_workspace { mount_share('workspace', $WORKSPACE, $_[0]) }
+
+# Bound, not linked: a program that replaces its own folder would replace a link.
+sub mount_persist {
+    my ($options, @folders) = @_;
+    my @owner = ids();
+    mkdirs($PERSIST);
+    mount_share('persist', $PERSIST, $options);
+    for my $name (@folders) {
+        my ($source, $target) = ("$PERSIST/$name", "$HOME/$name");
+        mkdirs($source, @owner);
+        mkdirs($target, @owner);
+        next if pretended('bind', $name) || mounted($target);
+        my ($type, $nothing) = ('', '');
+        syscall(number('mount'), $source, $target, $type, $MS_BIND, $nothing) == 0
+            or warn "sandbox-agent: persist: $name: $!\n";
+    }
+}
+
+sub mkdirs {
+    my ($path, @owner) = @_;
+    my $folder = $root;
+    for my $part (split m{/}, substr $path, 1) {
+        $folder .= "/$part";
+        mkdir $folder, 0755 and @owner and $> == 0 and chown @owner, $folder;
+    }
+    -d $folder or die "$path: not a folder\n";
+}
+
+# Written back and gone, so that nothing is lost when QEMU ends; who has files open keeps them.
+sub unmount_persist {
+    return if $root ne '' || !mounted($PERSIST);
+    if (sysopen my $folder, $PERSIST, O_RDONLY) {
+        syscall number('syncfs'), fileno $folder;
+    }
+    for my $line (reverse split /\n/, slurp('/proc/self/mountinfo') // '') {
+        my ($target, $source) = (split / /, $line)[4, -2];
+        syscall(number('umount'), $target, $MNT_DETACH) if $source eq 'persist';
+    }
+}
+
 sub unmount_workspace {
-    return 'absent' if pretended('unmount') || !mounted();
+    unmount_persist();
+    return 'absent' if pretended('unmount') || !mounted($WORKSPACE);
     my $target = $WORKSPACE;
     syscall number('sync');
     return 'clean' if syscall(number('umount'), $target, 0) == 0;

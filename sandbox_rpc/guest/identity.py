@@ -16,6 +16,8 @@ MAX_CREDENTIALS = 60_000
 WORKSPACE_MOUNT = "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap"
 """9p options: never access=any (files become root's), never cache=none (no shared mmap), never
 cache=loose (edits on the host are not seen)."""
+PERSIST_MOUNT = WORKSPACE_MOUNT
+"""The same for the folder that outlives a stop."""
 
 
 @frozen
@@ -33,6 +35,8 @@ class Identity:
     """Variables for every session and service."""
     workspace: str | None = WORKSPACE_MOUNT
     """9p mount options of the workspace; None: nothing is shared."""
+    persist: tuple[str, ...] = ()
+    """Folders of dev's home folder that outlive a stop."""
     uid: int | None = None
     """Other uid for dev, where QEMU could not be given a user namespace."""
     gid: int | None = None
@@ -67,6 +71,7 @@ def document(identity: Identity) -> bytes:
         "uid": None if identity.uid is None else str(identity.uid),
         "gid": None if identity.gid is None else str(identity.gid),
         "workspace": identity.workspace,
+        "persist": "\n".join([PERSIST_MOUNT, *identity.persist]) if identity.persist else None,
         "router": identity.router,
         "dns": identity.dns,
         **_told(identity.packages),

@@ -13,6 +13,7 @@ import re
 import shutil
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -167,7 +168,20 @@ def forget(layout: Layout, name: str) -> None:
             stack.callback(os.close, fd)
         layout.name_of_path(record.workspace).unlink(missing_ok=True)
         shutil.rmtree(layout.room(name).folder, ignore_errors=True)
+        _open_up(home.persist)
         shutil.rmtree(home.folder, ignore_errors=True)
+
+
+def _open_up(folder: Path) -> None:
+    """Make all folders below one removable: the guest may have shut some to everybody."""
+    waiting = [folder]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                # A link of the guest's must not open a folder of the host's.
+                if entry.is_dir(follow_symlinks=False):
+                    os.chmod(entry.path, 0o700)
+                    waiting.append(Path(entry.path))
 
 
 def from_path(real_path: str) -> str:

@@ -127,6 +127,13 @@ class Home:
         return self.folder / "supervisor.log"
 
     @property
+    def persist(self) -> Path:
+        """Folders of the guest's home folder that outlive a stop; the guest writes it, so nothing
+        of ours follows what it finds there.
+        """
+        return self.folder / "persist"
+
+    @property
     def last(self) -> Path:
         """Logs of a life that ended badly: console.log, qemu.log."""
         return self.folder / "last"

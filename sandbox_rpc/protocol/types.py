@@ -148,6 +148,8 @@ class Sandbox:
     """Size limit of the guest's disk in MiB."""
     workspace_security: str | None = None
     """How 9p keeps owners and modes: `none` or `mapped-xattr`."""
+    persist: list[str] | None = None
+    """Folders of the guest's home folder that outlive a stop."""
     ssh: Ssh | None = None
     """Present while it runs."""
     forwards: list[Forward] = field(factory=list)
@@ -224,6 +226,8 @@ class StartParams:
     """How the workspace keeps owners and modes: `none` or `mapped-xattr`."""
     workspace_read_only: bool | None = None
     """A workspace that the guest can only read."""
+    persist: str | None = None
+    """Folders of the guest's home folder that outlive a stop, with commas between."""
     network: str | None = None
     """What the guest can reach: `open`, `proxy` or `offline`."""
     allow_addresses: str | None = None

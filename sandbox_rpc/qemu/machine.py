@@ -111,6 +111,8 @@ AGENT_PORT = "sandbox.agent"
 """Name of the virtio-serial port that the guest's agent opens."""
 WORKSPACE_TAG = "workspace"
 """9p tag of the workspace."""
+PERSIST_TAG = "persist"
+"""9p tag of the folder that outlives a stop; always there, as the second share."""
 MAX_KERNEL_COMMAND_LINE = 2047
 """Bytes; a longer one hangs an x86 guest before its first message, without a word."""
 MAX_SMBIOS = 60_000

@@ -4,6 +4,7 @@
     /dev /proc /tmp          fresh; /dev/kvm where the guest runs on KVM
     /vm                      the machine's own folder, writable; also the working directory
     /workspace               the shared folder, writable
+    /persist                 what outlives a stop, writable
     /image/...               disk, kernel and initrd, read-only
 
 A path of the host goes to bubblewrap as an argument of its own and never reaches QEMU's option
@@ -23,6 +24,7 @@ from sandbox_rpc.protocol.errors import WorkspaceRefused
 
 VM = "/vm"
 WORKSPACE = "/workspace"
+PERSIST = "/persist"
 IMAGE = "/image"
 
 MAX_PATH = 4080
@@ -63,7 +65,7 @@ class View:
     workspace: str
     """Real path of the shared folder on the host."""
     files: tuple[Mount, ...] = ()
-    """Image files: `Mount("ro-bind", HOST, "/image/disk.qcow2")`."""
+    """Image files: `Mount("ro-bind", HOST, "/image/disk.qcow2")`; other folders it shares."""
     masks: tuple[str, ...] = ()
     """Folders relative to the workspace that QEMU must not see, from `masked`; they must exist."""
     kvm: bool = False

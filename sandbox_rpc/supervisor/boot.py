@@ -28,6 +28,7 @@ from sandbox_rpc.qemu.box import Box
 from sandbox_rpc.qemu.capabilities import Qemu
 from sandbox_rpc.qemu.launch import Ends, launch
 from sandbox_rpc.qemu.machine import (
+    PERSIST_TAG,
     WORKSPACE_TAG,
     Accelerator,
     Disk,
@@ -36,10 +37,16 @@ from sandbox_rpc.qemu.machine import (
     StreamNetwork,
     UserNetwork,
 )
-from sandbox_rpc.qemu.view import IMAGE, Mount, View, masked
+from sandbox_rpc.qemu.view import IMAGE, PERSIST, Mount, View, masked
 from sandbox_rpc.supervisor import net
 from sandbox_rpc.supervisor import request as requests
-from sandbox_rpc.supervisor.enclose import check_xattr, choose_box, hand_over, missing_layers
+from sandbox_rpc.supervisor.enclose import (
+    check_xattr,
+    choose_box,
+    hand_over,
+    hand_over_all,
+    missing_layers,
+)
 from sandbox_rpc.supervisor.introduce import make_identity, write_credentials
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
 from sandbox_rpc.supervisor.state import Store, now
@@ -72,7 +79,8 @@ async def boot(
     warnings += net.remarks(settings, support)
     store.change(
         accelerator=str(accelerator), network=str(settings.network), memory_mib=settings.memory_mib,
-        cpus=settings.cpus, disk_mib=settings.disk_mib, warnings=warnings,
+        cpus=settings.cpus, disk_mib=settings.disk_mib, persist=settings.persisted,
+        warnings=warnings,
         box=[*box.layers, *net.absent(support)],
         started_at=now(),
     )  # fmt: skip
@@ -80,7 +88,7 @@ async def boot(
         image = await ensure_image(place.layout, settings, steps.report)
         store.change(image=image.ref, image_digest=image.digest)
     with steps.step("disk", "Making the disk"):
-        _make_folder(place, box)
+        _make_folders(place, box)
         await disk.create_overlay(place.room.overlay, image, settings.disk_mib)
         hand_over(place.room.overlay, box)
     with steps.step("identity", "Making keys"):
@@ -93,8 +101,9 @@ async def boot(
         what = View(
             vm=str(place.room.qemu),
             workspace=request.workspace,
-            files=tuple(
-                Mount("ro-bind", str(path), f"{IMAGE}/{path.name}") for path in _files(image)
+            files=(
+                *(Mount("ro-bind", str(path), f"{IMAGE}/{path.name}") for path in _files(image)),
+                Mount("bind", str(place.home.persist), PERSIST),
             ),
             masks=masked(request.workspace, request.masks),
             kvm=accelerator is Accelerator.KVM,
@@ -103,7 +112,7 @@ async def boot(
 
         def describe(seen: Mapping[str, str], ends: Ends) -> Machine:
             return machine(
-                place.name,
+                place,
                 request,
                 image,
                 qemu,
@@ -181,7 +190,7 @@ async def ensure_image(layout: Layout, settings: Settings, report: Report) -> St
 
 
 def machine(
-    name: str,
+    place: Place,
     request: StartRequest,
     image: StoredImage,
     qemu: Qemu,
@@ -197,7 +206,7 @@ def machine(
     """The virtual machine of a request; pure but for its fresh UUID."""
     settings = request.settings
     return Machine(
-        name=name,
+        name=place.name,
         uuid=str(uuid.uuid4()),
         arch=qemu.arch,
         machine_type=qemu.machine_type,
@@ -214,6 +223,12 @@ def machine(
                 seen[request.workspace],
                 security,
                 read_only=settings.workspace_read_only,
+            ),
+            # Its own, since a later life may have another setting for the workspace.
+            Share(
+                PERSIST_TAG,
+                seen[str(place.home.persist)],
+                "mapped-xattr" if box.needs_mapped else "none",
             ),
         ),
         network=StreamNetwork(ends.network, MTU)
@@ -232,10 +247,12 @@ def _files(image: StoredImage) -> tuple[Path, Path, Path]:
     return image.disk, image.kernel, image.initrd
 
 
-def _make_folder(place: Place, box: Box) -> None:
-    """QEMU's own folder; the rest of the room it never sees."""
+def _make_folders(place: Place, box: Box) -> None:
+    """QEMU's own folder, and what outlives it; the rest of the room it never sees."""
     folder = place.room.qemu
     shutil.rmtree(folder, ignore_errors=True)
     with files.translated(folder):
         folder.mkdir(mode=0o700)
-    hand_over(folder, box)
+        place.home.persist.mkdir(mode=0o700, exist_ok=True)
+        hand_over(folder, box)
+        hand_over_all(place.home.persist, box)

@@ -100,3 +100,14 @@ def hand_over(path: Path, box: Box) -> None:
     """Give a file to the user that QEMU will be."""
     if box.changes_user:
         os.chown(path, box.account.uid, box.account.gid)
+
+
+def hand_over_all(folder: Path, box: Box) -> None:
+    """The same for a folder with all that is in it, where it was another user's so far."""
+    if os.geteuid() != 0 or folder.stat().st_uid == box.account.uid:
+        return
+    for _, folders, names, fd in os.fwalk(folder):
+        for name in (*folders, *names):
+            os.chown(name, box.account.uid, box.account.gid, dir_fd=fd, follow_symlinks=False)
+    # Last, so that one which was interrupted is done again.
+    os.chown(folder, box.account.uid, box.account.gid)

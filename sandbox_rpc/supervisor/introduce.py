@@ -55,6 +55,7 @@ async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Ide
             host_key=pair.private,
             environment={"SANDBOX_CONTAINER": place.name, **supplied.packages.environment},
             packages=supplied.packages,
+            persist=tuple(settings.persisted),
             # Without them a program in the guest fails at once instead of asking nobody.
             router=None if settings.network is Network.OPEN else "",
             dns=None if settings.network is Network.OPEN else "",

@@ -87,6 +87,12 @@ def first(lives_host: Host) -> Life:
     )
     value = lives_host.json("status", NAME)
     running = Running(lives_host, workspace, value)
+    running.sh(
+        "umask 022 && cd .vscode-server && mkdir -p bin/abc &&"
+        " echo '#!/bin/sh\necho kept' > bin/abc/tool && chmod 755 bin/abc/tool &&"
+        " ln -s bin/abc/tool link && mkdir shut && chmod 0 shut &&"
+        " echo lost > ../elsewhere && exec 3> held && echo held >&3 && sync"
+    )
     return Life(running, running.sh("cat /etc/machine-id").out.strip(), done.out)
 
 
@@ -262,7 +268,31 @@ def test_what_was_only_in_the_guest_is_gone(second: Life) -> None:
     """But for the workspace, which is the host's."""
     done = second.running.sh("ls -A /home/dev; ls workspace")
     assert ".bash_history" not in done.out
+    assert "elsewhere" not in done.out
     assert "made on the host" in done.out
+
+
+def test_what_is_to_persist_is_there_again(second: Life) -> None:
+    """As it was, dev's own, although the folder has a new owner and the workspace a new model."""
+    running = second.running
+    done = running.sh(
+        "cd .vscode-server && ./link && cat held && stat -c '%n %A %U' * bin/abc/tool"
+    )
+    assert done.out.splitlines() == [
+        "kept", "held", "bin drwxr-xr-x dev", "held -rw-r--r-- dev", "link lrwxrwxrwx dev",
+        "shut d--------- dev", "bin/abc/tool -rwxr-xr-x dev",
+    ]  # fmt: skip
+    assert ".vscode-server" in running.value["persist"]
+    kept = running.host.home_of(NAME).persist
+    assert (kept / ".vscode-server" / "held").read_text() == "held\n"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o700
+
+
+def test_another_sandbox_sees_nothing_of_it(second: Life, sandbox: Running) -> None:
+    """Each has a folder of its own."""
+    assert sandbox.sh(
+        "ls -A .vscode-server; ls -d /var/lib/sandbox/persist/.vscode-server"
+    ).out == ("/var/lib/sandbox/persist/.vscode-server\n")
 
 
 def test_another_users_folder_stays_theirs(second: Life) -> None:

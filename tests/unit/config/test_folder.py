@@ -122,6 +122,7 @@ def test_tighter_and_equal_values_hold_in_silence(text: str, values: dict[str, V
         ("accelerator = 'kvm'", 'accelerator = "kvm"'),
         ("accelerator = 'tcg'", 'accelerator = "tcg"'),
         ("image = 'evil'", 'image = "evil"'),
+        ("persist = 'a'", 'persist = "a"'),
         ("box.filter = 'off'", 'box.filter = "off"'),
         ("start.timeout = 1", "start.timeout = 1"),
         ("stop.timeout = 86400", "stop.timeout = 86400"),

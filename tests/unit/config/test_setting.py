@@ -46,6 +46,20 @@ def test_a_good_value_gets_its_final_type(key: str, value: object, result: Value
 
 
 @pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("", ""),
+        ([], ""),
+        (".vscode-server,.cache/pip", ".vscode-server,.cache/pip"),
+        ([".vscode-server", ".cache/pip"], ".vscode-server,.cache/pip"),
+        ("workspaces,.sshx,..a", "workspaces,.sshx,..a"),
+    ],
+)
+def test_a_list_is_a_text_with_commas_or_a_list(value: object, text: str) -> None:
+    assert BY_KEY["persist"].check(value, source="test") == text
+
+
+@pytest.mark.parametrize(
     ("key", "value", "problem"),
     [
         ("memory", 255, "less than 256M"),
@@ -81,6 +95,18 @@ def test_a_good_value_gets_its_final_type(key: str, value: object, result: Value
         ("image", "a\n", "it has control characters"),
         pytest.param("image", "a" * 5000, "longer than 4096 characters", id="image-endless"),
         ("image", 13, "not a text"),
+        ("persist", ["a", 1], "a list of something else than texts"),
+        ("persist", ["a,b"], "a list of something else than texts"),
+        ("persist", "/etc", "not of the right form"),
+        ("persist", "..", "not of the right form"),
+        ("persist", "a/../../b", "not of the right form"),
+        ("persist", "a,./b", "not of the right form"),
+        ("persist", "a,,b", "not of the right form"),
+        ("persist", "a/", "not of the right form"),
+        ("persist", "a b", "not of the right form"),
+        ("persist", "workspace", "not of the right form"),
+        ("persist", "a,workspace/x", "not of the right form"),
+        ("persist", ".ssh", "not of the right form"),
         ("workspace.read_only", "true", "neither true nor false"),
         ("workspace.read_only", 1, "neither true nor false"),
         ("workspace.read_only", None, "neither true nor false"),

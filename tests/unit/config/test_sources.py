@@ -143,10 +143,10 @@ def test_a_pipe_in_the_folder_stops_the_start(workspace: Path) -> None:
 
 
 def test_an_unknown_key_of_the_folder_is_a_warning(workspace: Path) -> None:
-    (workspace / "sandbox.toml").write_text("persist = []\n")
+    (workspace / "sandbox.toml").write_text("presist = []\n")
     loaded = sources.load(str(workspace), {})
     assert len(loaded.warnings) == 1
-    assert "persist (line 1)" in loaded.warnings[0]
+    assert "presist (line 1, did you mean persist?)" in loaded.warnings[0]
     assert loaded.folder is FolderState.TIGHTENED
 
 

@@ -200,6 +200,7 @@ IDENTITY = document(
     authorized_keys="ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n",
     environment='SANDBOX_CONTAINER=sandbox-demo\nhttp_proxy=http://10.0.2.100:8888\nODD=a"b%c\n',
     workspace="trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap",
+    persist="trans=virtio,cache=mmap\n.vscode-server\n.cache/pip",
     a_key_of_the_future="ignored",
 )
 
@@ -222,7 +223,12 @@ def test_a_cold_boot_applies_the_credential_and_says_ready(guest: Guest) -> None
         "time 1795467863 500000000",
         "hostname sandbox-demo",
         "network router=10.0.2.2",
-        "mount trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap",
+        "mount workspace trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap",
+    ]
+    assert guest.actions()[5:8] == [
+        "mount persist trans=virtio,cache=mmap",
+        "bind .vscode-server",
+        "bind .cache/pip",
     ]
 
 
@@ -302,6 +308,16 @@ def test_without_a_workspace_nothing_is_mounted(guest: Guest) -> None:
     guest.line()
     assert guest.line() == ["*", "ready"]
     assert not [action for action in guest.actions() if action.startswith("mount")]
+
+
+def test_what_outlives_a_stop_does_not_hold_up_a_start(guest: Guest) -> None:
+    """The guest of the life before may have put anything there."""
+    (guest.root / "home/dev/.cache").write_text("not a folder")
+    guest.boot(document(persist="trans=virtio\n.cache/pip", workspace="trans=virtio"))
+    guest.line()
+    assert guest.line() == ["*", "ready"]
+    assert "bind .cache/pip" not in guest.actions()
+    assert guest.ask("unmount") == ["7", "ok", "absent"]
 
 
 def test_other_ids_for_dev(guest: Guest) -> None:

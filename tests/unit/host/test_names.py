@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,26 @@ def test_two_folders_of_one_basename(layout: Layout) -> None:
     assert names.allot(layout, "/d/app").name == "sandbox-app-2"
     with pytest.raises(SandboxNotFound):
         names.forget(layout, "sandbox-nobody")
+
+
+def test_forgetting_takes_what_was_kept_and_nothing_behind_a_link(
+    layout: Layout, tmp_path: Path
+) -> None:
+    """The guest made it: links out, folders that are shut."""
+    name = names.allot(layout, "/projects/app").name
+    kept = layout.home(name).persist
+    (kept / "shut" / "below").mkdir(parents=True)
+    (kept / "shut" / "below" / "file").touch()
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o750)
+    (outside / "file").touch()
+    (kept / "link").symlink_to(outside)
+    (kept / "shut" / "below").chmod(0)
+    (kept / "shut").chmod(0)
+    names.forget(layout, name)
+    assert not layout.home(name).folder.exists()
+    assert (outside / "file").exists()
+    assert stat.S_IMODE(outside.stat().st_mode) == 0o750
 
 
 def test_wanted_name(layout: Layout) -> None:
