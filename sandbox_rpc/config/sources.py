@@ -10,7 +10,8 @@ from attrs import frozen
 from sandbox_rpc.config import document, folder, trust
 from sandbox_rpc.config.folder import FolderState
 from sandbox_rpc.config.setting import Value, written
-from sandbox_rpc.config.settings import BY_KEY, SETTINGS, Settings
+from sandbox_rpc.config.settings import BY_KEY, SETTINGS
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import paths
 from sandbox_rpc.protocol.errors import PermissionDenied, SettingInvalid
 

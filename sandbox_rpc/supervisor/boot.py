@@ -13,7 +13,8 @@ import anyio
 import anyio.abc
 import attrs
 
-from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import files, locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build, disk

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import anyio
 
-from sandbox_rpc.config.settings import Settings
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import files
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol import convert

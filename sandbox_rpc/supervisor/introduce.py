@@ -6,7 +6,8 @@ import secrets
 
 import anyio
 
-from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.guest import identity as guest
 from sandbox_rpc.guest.identity import Identity
 from sandbox_rpc.host import files

@@ -11,7 +11,8 @@ from functools import partial
 import anyio
 import anyio.to_thread
 
-from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.network import control, launch, resolver, slirp
 from sandbox_rpc.network.launch import Running, Wish

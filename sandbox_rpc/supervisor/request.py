@@ -6,7 +6,7 @@ import json
 
 from attrs import field, frozen
 
-from sandbox_rpc.config.settings import Settings
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import files
 from sandbox_rpc.host.paths import Home, Layout, Room
 from sandbox_rpc.host.process import ProcessId

@@ -10,7 +10,8 @@ from ipaddress import AddressValueError, IPv4Address
 import anyio.to_thread
 from attrs import field, frozen
 
-from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.guest import packages
 from sandbox_rpc.guest.packages import Packages
 from sandbox_rpc.host import lookup, registries

@@ -8,8 +8,9 @@ import os
 
 import pytest
 
+from sandbox_rpc.config.choices import Accelerator, Need
 from sandbox_rpc.config.setting import Folder, Kind, Setting, Value, written
-from sandbox_rpc.config.settings import BY_KEY, Accelerator, Need
+from sandbox_rpc.config.settings import BY_KEY
 from sandbox_rpc.protocol.errors import SettingInvalid
 
 

@@ -7,9 +7,10 @@ import re
 
 import attrs
 
-from sandbox_rpc.config import settings
+from sandbox_rpc.config import choices
 from sandbox_rpc.config.setting import Folder, Kind
-from sandbox_rpc.config.settings import BY_KEY, SETTINGS, Settings
+from sandbox_rpc.config.settings import BY_KEY, SETTINGS, TABLES
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.protocol import convert
 
 TYPES = {
@@ -46,7 +47,7 @@ def test_shortcuts_are_values_of_their_setting() -> None:
 
 def test_no_key_is_also_a_table() -> None:
     """TOML cannot have both `image = …` and `[image]`."""
-    assert not {row.path for row in SETTINGS} & settings.TABLES
+    assert not {row.path for row in SETTINGS} & TABLES
 
 
 def test_keys_are_plain_toml() -> None:
@@ -73,7 +74,7 @@ def test_help_is_one_line_and_doc_is_prose() -> None:
 
 def test_every_choice_says_what_it_means() -> None:
     """Each member of a choice is followed by a docstring in the source."""
-    source = inspect.getsource(settings)
+    source = inspect.getsource(choices)
     for row in SETTINGS:
         for choice in row.choices or ():
             assert re.search(rf'{choice.name} = "{choice.value}"\n    """', source), choice
@@ -98,9 +99,9 @@ def test_settings_by_key() -> None:
 def test_settings_survive_the_state_file() -> None:
     chosen = Settings(
         memory_mib=512,
-        accelerator=settings.Accelerator.TCG,
+        accelerator=choices.Accelerator.TCG,
         start_timeout_s=1.5,
-        box_filter=settings.Need.REQUIRE,
+        box_filter=choices.Need.REQUIRE,
     )
     assert convert.from_wire(convert.to_wire(chosen), Settings) == chosen
 

@@ -9,8 +9,9 @@ import pytest
 
 from sandbox_rpc.config import sources, trust
 from sandbox_rpc.config.folder import FolderState
-from sandbox_rpc.config.settings import SETTINGS, Settings
+from sandbox_rpc.config.settings import SETTINGS
 from sandbox_rpc.config.sources import Origin
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.protocol.errors import SettingInvalid
 
 

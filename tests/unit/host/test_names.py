@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sandbox_rpc.config.settings import Accelerator
+from sandbox_rpc.config.choices import Accelerator
 from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol.errors import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox_rpc.config.settings import Network
+from sandbox_rpc.config.choices import Network
 from sandbox_rpc.protocol.errors import SettingInvalid
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.sandboxes.start import refuse_other_network

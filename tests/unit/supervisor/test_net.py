@@ -19,7 +19,8 @@ import anyio.abc
 import anyio.to_thread
 import pytest
 
-from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.network import launch, slirp
 from sandbox_rpc.network.launch import Wish

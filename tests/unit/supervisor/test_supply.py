@@ -7,7 +7,8 @@ import json
 import attrs
 import pytest
 
-from sandbox_rpc.config.settings import Network, Settings
+from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.values import Settings
 from sandbox_rpc.guest.identity import MAX_CREDENTIALS, Identity, credentials, smbios
 from sandbox_rpc.host import lookup, registries
 from sandbox_rpc.host.registries import Found, certificates
