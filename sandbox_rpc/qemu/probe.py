@@ -70,7 +70,7 @@ def fingerprint(qemu: str) -> str:
         with suppress(OSError):
             stat = os.stat(path)
             digest.update(f"{path}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-    for switch in (*SWITCHES, BOOT_ID, LABEL):
+    for switch in (*SWITCHES, BOOT_ID, LABEL, USERS):
         digest.update(f"{switch}={_read(switch)}\n".encode())
     # An editor from a snap or a service with RestrictNamespaces= can do less than the user's shell.
     limits = re.findall(r"^(?:NoNewPrivs|Seccomp_filters|CapBnd):.*$", _read(STATUS), re.MULTILINE)
@@ -80,6 +80,7 @@ def fingerprint(qemu: str) -> str:
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 LABEL = "/proc/self/attr/current"
+USERS = "/proc/self/uid_map"
 STATUS = "/proc/self/status"
 
 
@@ -128,7 +129,11 @@ def _try(qemu: str, probe: Probe, variant: Variant, account: Account) -> Finding
     try:
         with tempfile.TemporaryDirectory(prefix="sandbox-probe-") as folder:
             if box.changes_user:
-                os.chown(folder, account.uid, account.gid)
+                try:
+                    os.chown(folder, account.uid, account.gid)
+                except OSError:
+                    # Root of a rootless container may be all the users that there are.
+                    return Finding(False, "no other user exists in this user namespace")
             view = View(vm=folder, workspace=folder)
             failure = _run(wrap(box, view, [qemu, "-version"], filter_fd=filter_fd), filter_fd)
     finally:

@@ -5,11 +5,15 @@ Session fixtures
 `built`          the folder `kvm-cache` with the default image, read-only for tests. It is built by
                  the real `sandbox image build`, unless SANDBOX_TEST_CACHE names a cache base whose
                  kvm-cache has the image already.
-`make_host`      `make_host(label, ordinary=False) -> Host`: a new user with everything of its own;
-                 all that it starts is ended at the end of the session, also when tests fail. With
-                 `ordinary=True` uid 12345, where the tests run as root.
+`make_host`      `make_host(label, ordinary=False, prefix=()) -> Host`: a new user with everything of
+                 its own; all that it starts is ended at the end of the session, also when tests
+                 fail. With `ordinary=True` uid 12345, where the tests run as root. `prefix` goes
+                 before every command line.
 `host`           the `Host` of the user who runs the tests (root in CI).
 `user_host`      the `Host` of uid 12345 (where the tests do not run as root: the same user again).
+`island`         `Island`: namespaces with a host, a LAN and an internet of their own, for sandboxes
+                 whose network is to be known; `make_host(label, prefix=island.prefix)`.
+`island_host`    the `Host` in it.
 `agent`          `SshAgent`: a real ssh-agent of `host` with one key; `sandbox` was started with it.
 `sandbox`        `Running`: one sandbox of `host` that most tests share. Leave it running.
 `user_sandbox`   `Running`: one sandbox of `user_host`, shared by the tests about owners.
@@ -46,7 +50,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +60,7 @@ from attrs import frozen
 from sandbox_rpc.images.store import DEFAULT_REF
 from tests.vm import host as hosts
 from tests.vm.host import Done, Host
+from tests.vm.island import Island
 
 HERE = Path(__file__).parent
 MakeHost = Callable[..., Host]
@@ -145,7 +150,7 @@ def make_host(top: Path, built: Path) -> Iterator[MakeHost]:
     made: list[Host] = []
     programs: list[list[str]] = []
 
-    def make(label: str, *, ordinary: bool = False) -> Host:
+    def make(label: str, *, ordinary: bool = False, prefix: Sequence[str] = ()) -> Host:
         uid = hosts.ORDINARY if ordinary and os.geteuid() == 0 else None
         program = hosts.our_program()
         if uid is not None:
@@ -153,6 +158,7 @@ def make_host(top: Path, built: Path) -> Iterator[MakeHost]:
                 programs.append(hosts.installation(top))
             program = programs[0]
         made.append(hosts.make_host(top, label, built, uid=uid, program=program))
+        made[-1].prefix[:0] = prefix
         return made[-1]
 
     # A run that is told to end, as CI does at its limit, takes its machines along too.
@@ -175,6 +181,22 @@ def host(make_host: MakeHost) -> Host:
 def user_host(make_host: MakeHost) -> Host:
     """An ordinary user whose uid is not the guest's."""
     return make_host("user", ordinary=True)
+
+
+@pytest.fixture(scope="session")
+def island(top: Path) -> Iterator[Island]:
+    """The namespaces; each host that lives in them must be closed before they go."""
+    made = Island(top / "island")
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def island_host(island: Island, make_host: MakeHost) -> Iterator[Host]:
+    """A user whose whole network is the island's."""
+    made = make_host("islander", prefix=island.prefix)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -116,10 +116,13 @@ class Echo:
 
 
 class World:
-    """The three namespaces and their canaries; shared by all tests of a run."""
+    """The three namespaces and their canaries; shared by all tests of a run.
 
-    def __init__(self) -> None:
-        self.host = Node.first()
+    With `mounts` the host has a mount namespace too, for tests that run whole programs in it.
+    """
+
+    def __init__(self, *, mounts: bool = False) -> None:
+        self.host = Node.first(mounts=mounts)
         self.guest = self.host.another()
         self.internet = self.host.another()
         for name, ours, theirs in (("wan", OWN_PUBLIC, "9.9.9.1"), ("lan", OWN_LAN, RESOLVER)):
@@ -238,34 +241,12 @@ class Lab:
         return one
 
     def knock(self, address: str, port: int, node: Node | None = None, limit_s: float = 20) -> str:
-        """Connect from the guest: the word that greets, `refused`, `unreachable` or `silence`."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with (node or self.world.guest).socket(family) as one:
-            one.settimeout(limit_s)
-            try:
-                one.connect((address, port))
-                return one.recv(100).decode().strip() or "closed"
-            except ConnectionRefusedError:
-                return "refused"
-            except TimeoutError:
-                return "silence"
-            except OSError as error:
-                return f"unreachable {error.errno}"
+        """What the guest, or another node, meets there; see the function."""
+        return knock(node or self.world.guest, address, port, limit_s)
 
     def send(self, address: str, port: int, node: Node | None = None, limit_s: float = 20) -> str:
         """The same with a datagram."""
-        with (node or self.world.guest).socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
-            one.settimeout(limit_s)
-            try:
-                one.connect((address, port))
-                one.send(b"hello")
-                return one.recv(100).decode().strip()
-            except ConnectionRefusedError:
-                return "refused"
-            except TimeoutError:
-                return "silence"
-            except OSError as error:
-                return f"unreachable {error.errno}"
+        return send(node or self.world.guest, address, port, limit_s)
 
     def close(self) -> None:
         """End QEMU, with which the network process ends."""
@@ -275,6 +256,38 @@ class Lab:
             pid = self.running.pid
             wait_for(lambda: not alive(pid), "the network process's end")
             self.running.control.close()
+
+
+def knock(node: Node, address: str, port: int, limit_s: float = 20) -> str:
+    """Connect from a node: the word that greets, `refused`, `unreachable ERRNO` or `silence`."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with node.socket(family) as one:
+        one.settimeout(limit_s)
+        try:
+            one.connect((address, port))
+            return one.recv(100).decode().strip() or "closed"
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return f"unreachable {error.errno}"
+
+
+def send(node: Node, address: str, port: int, limit_s: float = 20) -> str:
+    """The same with a datagram."""
+    with node.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.settimeout(limit_s)
+        try:
+            one.connect((address, port))
+            one.send(b"hello")
+            return one.recv(100).decode().strip()
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return f"unreachable {error.errno}"
 
 
 def launch_inside(

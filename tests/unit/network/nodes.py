@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+CLONE_NEWUSER, CLONE_NEWNET, CLONE_NEWNS = 0x10000000, 0x40000000, 0x00020000
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x2, 0x1000
 LIMIT_S = 60
 MAX = 1 << 20
@@ -36,15 +36,15 @@ class Node:
         line.settimeout(LIMIT_S)
 
     @classmethod
-    def first(cls) -> Node:
-        """A node in a new user namespace, in which it is root."""
+    def first(cls, *, mounts: bool = False) -> Node:
+        """A node in a new user namespace, in which it is root; with `mounts` of its own as well."""
         ours, theirs = _line()
         uid, gid = os.geteuid(), os.getegid()
         pid = os.fork()
         if pid == 0:
             try:
                 ours.close()
-                _unshare(CLONE_NEWUSER | CLONE_NEWNET)
+                _unshare(CLONE_NEWUSER | CLONE_NEWNET | (CLONE_NEWNS if mounts else 0))
                 Path("/proc/self/setgroups").write_text("deny")
                 Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
                 Path("/proc/self/gid_map").write_text(f"0 {gid} 1")
