@@ -12,8 +12,10 @@ from collections.abc import Callable
 from sandbox_rpc.network import refusal
 from sandbox_rpc.network.policy import ICMP, TCP, UDP, Policy
 
-MAX_FRAME = 65_600
-"""Bytes: the largest IPv4 packet with its Ethernet header and a little more."""
+MAX_FRAME = 4096 + 65_536
+"""Bytes QEMU passes on at most, whatever the guest's driver says (its NET_BUFSIZE)."""
+MAX_ADMITTED = 14 + 65_535
+"""Bytes of the largest IPv4 packet and its Ethernet header."""
 ETHERNET_ARP = 0x0806
 ETHERNET_IPV4 = 0x0800
 ICMP_PER_S = 50
@@ -77,7 +79,9 @@ class Gate:
                 raise FrameError(f"a frame of {size} bytes")
             if start + size > end:
                 break
-            if (
+            if size > MAX_ADMITTED:
+                self.dropped += 1
+            elif (
                 kind == ETHERNET_IPV4
                 and version == 0x45
                 and not fragment & 0xBFFF

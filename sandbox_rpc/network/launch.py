@@ -55,35 +55,62 @@ def launch(
     control_socket: Path,
     listeners: Sequence[tuple[socket.socket, int]],
     log: Path,
+    spare: socket.socket | None = None,
 ) -> Running:
-    """Connect to QEMU's listening socket and start the process on that connection.
+    """Start the process on a connection to QEMU's listening socket: `spare`, or a new one.
 
     `listeners` (socket, port of the guest) stay the caller's: as long as it holds them, connections
-    wait for the next network process instead of being refused. Takes some 0.2 s; blocks.
+    wait for the next network process instead of being refused. `spare`, from `connect_to_qemu`, is
+    closed here whatever happens. Takes some 0.2 s; blocks.
 
     Raises:
         NetworkFailed: it did not come up; with what it said.
     """
     bwrap = shutil.which("bwrap")
-    if wish.namespace == "off":
-        reason = "switched off: box.namespace = off"
-    elif bwrap is None:
-        reason = "bubblewrap is not installed"
-    else:
-        try:
-            return _start(wish, qemu, control_socket, listeners, log, bwrap, "")
-        except NetworkFailed as failure:
-            if wish.namespace == "require":
-                raise
-            reason = f"bubblewrap does not start it: {failure.message}"
-    if wish.namespace == "require":
-        raise NetworkFailed(f"box.namespace = require, but {reason}.")
-    return _start(wish, qemu, control_socket, listeners, log, None, reason)
+    with ExitStack() as stack:
+        if spare is not None:
+            stack.enter_context(spare)
+        if wish.namespace == "off":
+            reason = "switched off: box.namespace = off"
+        elif bwrap is None:
+            reason = "bubblewrap is not installed"
+        else:
+            try:
+                peer = spare or connect_to_qemu(qemu)
+                return _start(wish, peer, control_socket, listeners, log, bwrap, "")
+            except NetworkFailed as failure:
+                if wish.namespace == "require":
+                    raise
+                reason = f"bubblewrap does not start it: {failure.message}"
+                spare = None
+        if wish.namespace == "require":
+            raise NetworkFailed(f"box.namespace = require, but {reason}.")
+        peer = spare or connect_to_qemu(qemu)
+        return _start(wish, peer, control_socket, listeners, log, None, reason)
+
+
+def connect_to_qemu(path: Path) -> socket.socket:
+    """A connection to QEMU's network socket; QEMU takes one at a time, others wait. Never blocks.
+
+    Raises:
+        NetworkFailed: QEMU has gone, or too many wait.
+    """
+    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        one.setblocking(False)
+        with sockets.short(path) as name:
+            one.connect(name)
+    except OSError as error:
+        one.close()
+        raise NetworkFailed(f"QEMU's network socket cannot be reached: {error}.") from None
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        one.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
+    return one
 
 
 def _start(
     wish: Wish,
-    qemu: Path,
+    peer: socket.socket,
     control_socket: Path,
     listeners: Sequence[tuple[socket.socket, int]],
     log: Path,
@@ -91,7 +118,7 @@ def _start(
     namespace: str,
 ) -> Running:
     with ExitStack() as stack:
-        peer = stack.enter_context(_connect_to_qemu(qemu))
+        stack.enter_context(peer)
         server = stack.enter_context(_bind(control_socket))
         config = os.memfd_create("network", os.MFD_CLOEXEC)
         stack.callback(os.close, config)
@@ -187,19 +214,6 @@ def _seen(route: Route, folders: Sequence[str]) -> Route:
     path = Path(route.path)
     folder = confine.route_folder(folders.index(os.path.realpath(path.parent)))
     return route._replace(path=f"{folder}/{path.name}")
-
-
-def _connect_to_qemu(path: Path) -> socket.socket:
-    one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    try:
-        with sockets.short(path) as name:
-            one.connect(name)
-    except OSError as error:
-        one.close()
-        raise NetworkFailed(f"QEMU's network socket cannot be reached: {error}.") from None
-    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-        one.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
-    return one
 
 
 def _bind(path: Path, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:

@@ -93,6 +93,10 @@ class Net:
         """Held while what the process listens to changes, also by its replacement."""
         self._running: Running | None = None
         self._watched: Running | None = None
+        self._spare: socket.socket | None = None
+        """The next process's connection to QEMU, waiting in its backlog. Without it QEMU crashes of
+        frames for a guest that does not take them, when the process dies: its completion of each
+        looks for the connection that has gone."""
         self._closed = False
         self.port: int = next(
             one.getsockname()[1] for one, _ in listeners if one.family == socket.AF_INET
@@ -133,6 +137,7 @@ class Net:
         net = cls(room, what, listeners[:SSH_LISTENERS])
         net._forwards = {one.getsockname()[1]: (one, to) for one, to in listeners[SSH_LISTENERS:]}
         net._running, net._watched = running, launch.attach(room.network_control)
+        net._connect_spare()
         return net
 
     async def watch(self) -> None:
@@ -209,6 +214,8 @@ class Net:
         """Let go of the ports; the process itself ends with its machine."""
         self._closed = True
         self._forget()
+        if self._spare is not None:
+            self._spare.close()
         for listener, _ in (*self._listeners, *self._forwards.values()):
             listener.close()
 
@@ -242,10 +249,11 @@ class Net:
     async def _launch(self) -> None:
         room = self._room
         async with self._changing:
+            spare, self._spare = self._spare, None
             self._running = await anyio.to_thread.run_sync(
                 partial(
                     launch.launch, self._wish, qemu=room.network_socket,
-                    control_socket=room.network_control,
+                    control_socket=room.network_control, spare=spare,
                     listeners=[*self._listeners, *self._forwards.values()], log=room.network_log,
                 )
             )  # fmt: skip
@@ -253,6 +261,14 @@ class Net:
             self._forget()
             return
         self._watched = launch.attach(room.network_control)
+        self._connect_spare()
+
+    def _connect_spare(self) -> None:
+        try:
+            self._spare = launch.connect_to_qemu(self._room.network_socket)
+        except NetworkFailed as failure:
+            # Those of dead supervisors may wait there still; QEMU takes and drops them in its turn.
+            log.info("no spare connection: %s", failure)
 
     async def _follow_resolver(self) -> None:
         watch = resolver.Watch()

@@ -5,8 +5,8 @@ Session fixtures
 `built`          the folder `kvm-cache` with the default image, read-only for tests. It is built by
                  the real `sandbox image build`, unless SANDBOX_TEST_CACHE names a cache base whose
                  kvm-cache has the image already.
-`make_host`      `make_host(label, ordinary=False, prefix=()) -> Host`: a new user with everything of
-                 its own; all that it starts is ended at the end of the session, also when tests
+`make_host`      `make_host(label, ordinary=False, prefix=()) -> Host`: a new user with everything
+                 of its own; all that it starts is ended at the end of the session, also when tests
                  fail. With `ordinary=True` uid 12345, where the tests run as root. `prefix` goes
                  before every command line.
 `host`           the `Host` of the user who runs the tests (root in CI).

@@ -3,11 +3,12 @@
     guest ── QEMU ── netd ── host ── wan ── internet (9.9.9.9, and what no guest may reach)
                               └───── lan ── neighbours, name server
 
-`Island.host` is a `Host` like any other: `run`, `start`, `sh`, `ssh` work as ever. But its commands,
-and the supervisors and network processes they start, live in a network namespace with the addresses
-and canaries of `tests.unit.network.lab.World`, and with an /etc of their own in a mount namespace:
-write to `Island.etc` what this host's name servers, hosts file or configuration are to be. Nothing
-leaves the machine, so what a guest reaches does not depend on where the tests run.
+`make_host(label, prefix=island.prefix)` makes a `Host` like any other: `run`, `start`, `sh`, `ssh`
+work as ever. But its commands, and the supervisors and network processes they start, live in a
+network namespace with the addresses and canaries of `tests.unit.network.lab.World`, and with an
+/etc of their own in a mount namespace: write to `Island.etc` what this host's name servers, hosts
+file or configuration are to be. Nothing leaves the machine, so what a guest reaches does not depend
+on where the tests run.
 """
 
 from __future__ import annotations
@@ -61,7 +62,9 @@ class Names:
     def _answer(self, question: bytes) -> bytes | None:
         labels, place = [], 12
         while place < len(question) and question[place]:
-            labels.append(question[place + 1 : place + 1 + question[place]].decode(errors="replace"))
+            labels.append(
+                question[place + 1 : place + 1 + question[place]].decode(errors="replace")
+            )
             place += 1 + question[place]
         if len(question) < place + 5:
             return None
@@ -148,7 +151,9 @@ def knock_inside(host: Host, name: str, doors: Sequence[Door]) -> dict[Door, str
     return dict(zip(doors, answers, strict=True))
 
 
-def python(host: Host, name: str, program: str, data: str | bytes = "", *, root: bool = False) -> str:
+def python(
+    host: Host, name: str, program: str, data: str | bytes = "", *, root: bool = False
+) -> str:
     """Run a Python program in the guest, `data` its standard input; its output."""
     sudo = "sudo " if root else ""
     packed = program.encode().hex()

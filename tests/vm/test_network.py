@@ -1,7 +1,7 @@
-"""The network of a real guest: what it reaches, and what it does not while the host does.
+"""The network of a real guest on this very host: its addresses, and its process's life beside QEMU.
 
-What stands between the two is tested row by row in tests/unit/network, without a machine; here is
-what only a real one can show: its driver, its addresses, its life beside QEMU and the supervisor.
+The table of what is reached and what is not is in test_reach.py, in a world made for it; here are
+the addresses that this machine happens to have.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import pytest
 
 from sandbox_rpc.network import control, launch
 from tests.vm.conftest import Running
-from tests.vm.host import Host, wait_for
 
 KNOCK = """
 import socket, sys, time
@@ -72,13 +71,6 @@ def canaries() -> Iterator[Canaries]:
         yield Canaries(stack)
 
 
-@pytest.fixture(scope="module")
-def offline(host: Host) -> Running:
-    """A sandbox without a network."""
-    workspace = host.workspace("offline")
-    return Running(host, workspace, host.start(workspace, "--network", "offline"))
-
-
 def own_addresses() -> list[str]:
     listing = subprocess.run(
         ["ip", "-4", "-o", "addr", "show", "up"], capture_output=True, text=True, check=True
@@ -109,12 +101,8 @@ def knock_inside(sandbox: Running, doors: list[str]) -> list[str]:
     return sandbox.sh(script).out.splitlines()
 
 
-@pytest.mark.parametrize("which", ["sandbox", "offline"])
-def test_the_host_is_out_of_reach(
-    which: str, canaries: Canaries, request: pytest.FixtureRequest
-) -> None:
+def test_the_host_is_out_of_reach(canaries: Canaries, sandbox: Running) -> None:
     """Its loopback, its addresses, and the forms they are hidden in."""
-    sandbox: Running = request.getfixturevalue(which)
     doors = closed_doors(canaries)
     assert set(knock(doors)) == {"any", "loopback", "loopback6"}
     ports = canaries.ports
@@ -133,14 +121,6 @@ def test_the_guest_learns_its_network(sandbox: Running) -> None:
     assert "mtu 9000" in sandbox.sh("ip link show up").out
     assert sandbox.sh("cat /etc/resolv.conf").out == "nameserver 10.0.2.3\n"
     assert "scope global" not in sandbox.sh("ip -6 addr").out
-
-
-def test_offline_has_no_way_out(offline: Running) -> None:
-    """No router, no name server; the login works all the same."""
-    assert "default" not in offline.sh("ip route").out
-    assert "nameserver" not in offline.sh("cat /etc/resolv.conf").out
-    assert offline.value["network"] == "offline"
-    assert offline.sh("timeout 30 getent hosts a.example", check=False).status == 2
 
 
 def test_names_are_asked_of_the_hosts_resolver(sandbox: Running) -> None:
@@ -181,14 +161,3 @@ def test_it_outlives_the_supervisor(sandbox: Running) -> None:
     assert sandbox.ssh("echo replaced").out == "replaced\n"
     for one in (before, after):
         one.control.close()
-
-
-def test_it_ends_with_its_machine(host: Host, offline: Running) -> None:
-    """Nothing is left of it; runs after the others that use this machine."""
-    room = host.room_of(offline.name)
-    running = launch.attach(room.network_control)
-    host.run("stop", "--force", offline.name)
-    running.control.settimeout(30)
-    assert running.control.recv(1) == b""
-    wait_for(lambda: not os.path.exists(f"/proc/{running.pid}"), "its end")
-    running.control.close()

@@ -206,13 +206,14 @@ class Lab:
         # What this machine's own resolver is must not matter here.
         self.ask("resolver", text=f"nameserver {RESOLVER}\n")
         if not self._is_up:
-            self._go_up()
+            self.go_up()
         return self.running
 
-    def _go_up(self) -> None:
+    def go_up(self, *, spares: int = 0) -> None:
+        """Put the cable in, which other connections to QEMU may wait beside."""
         # QEMU 7.2 dies of a frame that comes before its listening socket is in place, which no
         # machine is quick enough for; so the cable is put in when it has taken a connection.
-        wait_for(lambda: self._queued() == 0, "QEMU to accept")
+        wait_for(lambda: self._queued() == spares, "QEMU to accept")
         guest = self.world.guest
         guest.ip("link set eth0 up")
         guest.ip(f"addr add {GUEST}/24 dev eth0")

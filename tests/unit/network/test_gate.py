@@ -10,7 +10,14 @@ from ipaddress import IPv4Network
 import pytest
 
 from sandbox_rpc.network import refusal
-from sandbox_rpc.network.gate import ICMP_PER_S, MAX_FRAME, REMEMBERED, FrameError, Gate
+from sandbox_rpc.network.gate import (
+    ICMP_PER_S,
+    MAX_ADMITTED,
+    MAX_FRAME,
+    REMEMBERED,
+    FrameError,
+    Gate,
+)
 from sandbox_rpc.network.policy import Mode, Policy, Terms, parse_rule
 
 GUEST_MAC, ROUTER_MAC = bytes.fromhex("525400123456"), bytes.fromhex("525500000202")
@@ -209,6 +216,15 @@ def test_an_urgent_mark_is_taken_off() -> None:
     (passed,) = bench.send(marked)
     assert passed == tcp(flags=refusal.ACK, payload=b"abcd")
     assert sums_are_right(passed)
+
+
+def test_a_frame_longer_than_any_packet_is_dropped_and_the_next_one_passes() -> None:
+    bench = Bench()
+    long = tcp(payload=b"") + bytes(MAX_FRAME - 54)
+    assert len(long) == MAX_FRAME
+    assert bench.send(long, long[: MAX_ADMITTED + 1], tcp()) == [tcp()]
+    assert bench.send(long[:MAX_ADMITTED]) == [long[:MAX_ADMITTED]]
+    assert bench.gate.dropped == 2
 
 
 def test_a_length_no_frame_has_ends_it() -> None:

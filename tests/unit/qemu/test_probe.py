@@ -14,6 +14,7 @@ from sandbox_rpc.protocol.convert import from_wire, to_wire
 from sandbox_rpc.qemu import probe as probing
 from sandbox_rpc.qemu.box import Probe
 from sandbox_rpc.qemu.view import Mount
+from tests.unit.network.nodes import Node
 
 QEMU = os.path.realpath(shutil.which(f"qemu-system-{platform.machine()}") or "")
 
@@ -39,6 +40,19 @@ def test_this_host_has_every_layer_and_the_answer_survives_json() -> None:
     assert (found.user.works, found.filter.works, found.seccomp.works) == (True, True, True)
     assert found.owner.works == (os.geteuid() == 0)
     assert from_wire(json.loads(json.dumps(to_wire(found))), Probe) == found
+
+
+def test_root_of_a_namespace_without_other_users() -> None:
+    """As in a rootless container: there is nobody whose folder root could open."""
+    node = Node.first()
+    try:
+        found = node.call(probing.probe, QEMU)
+    finally:
+        node.stop()
+    assert found.user.works
+    assert (found.owner.works, found.owner.detail) == (
+        False, "no other user exists in this user namespace",
+    )  # fmt: skip
 
 
 def test_without_bubblewrap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def play(guest: Lab) -> Play:
             with anyio.fail_after(LIMIT_S):
                 net = await Net.start(Room(guest.folder), OFFLINE, preferred=None, guest_port=22)
                 it = Scene(guest, net)
-                guest._go_up()
+                guest.go_up(spares=1)
                 try:
                     await scene(it)
                 finally:
@@ -330,7 +330,7 @@ def test_a_port_that_is_taken_is_left_alone(guest: Lab) -> None:
         with launch.listen_on_loopback() as other:
             taken = other.getsockname()[1]
             net = await Net.start(Room(guest.folder), OFFLINE, preferred=taken, guest_port=22)
-            guest._go_up()
+            guest.go_up(spares=1)
             assert net.port != taken
             assert await word(net.port) == "ssh"
             net.close()
