@@ -32,10 +32,11 @@ class Watch:
         self._inotify = INotify(inheritable=False, nonblocking=True)
         self._folders: dict[int, Path] = {}
 
-    def add_folder(self, folder: Path) -> bool:
-        """Watch the entries of a folder; False where it is not there."""
+    def add_folder(self, folder: Path, *, written: bool = False) -> bool:
+        """Watch the entries of a folder, `written`: their content too; False where it is absent."""
         try:
-            self._folders[self._inotify.add_watch(folder, FOLDER)] = folder
+            mask = FOLDER | flags.CLOSE_WRITE if written else FOLDER
+            self._folders[self._inotify.add_watch(folder, mask)] = folder
         except OSError:
             return False
         return True

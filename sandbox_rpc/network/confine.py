@@ -22,6 +22,7 @@ ROUTE = "/route"
 NOBODY = "65534"
 ETC_BYTES = 65536
 MODULE = "sandbox_rpc.network"
+PARTS = ("__init__.py", "network", "protocol")
 OPTIONS = ("-S", "-s", "-P", "-B")
 """Without site-packages: the process needs none, so its view has none."""
 SYSTEM = ("/lib", "/lib32", "/lib64", "/libx32")
@@ -43,15 +44,25 @@ def interpreter() -> str:
     return os.path.realpath(sys.executable)
 
 
-def plain(config_fd: int) -> list[str]:
+def plain(config_fd: int, module: str = MODULE) -> list[str]:
     """The command line without a view."""
-    return [interpreter(), *OPTIONS, "-m", MODULE, "--config", str(config_fd)]
+    return [interpreter(), *OPTIONS, "-m", module, "--config", str(config_fd)]
 
 
 def boxed(
-    bwrap: str, config_fd: int, routes: Sequence[str] = (), *, user_namespace: bool = True
+    bwrap: str,
+    config_fd: int,
+    routes: Sequence[str] = (),
+    *,
+    user_namespace: bool = True,
+    module: str = MODULE,
+    parts: Sequence[str] = PARTS,
+    mounts: Sequence[Sequence[str]] = (),
 ) -> list[str]:
-    """The command line in bubblewrap; `routes` are host folders, seen as `route_folder` says."""
+    """The command line in bubblewrap; `routes` are host folders, seen as `route_folder` says.
+
+    `parts` of our package are in view; `mounts` are bubblewrap's words for more.
+    """
     argv = [bwrap]
     if user_namespace:
         argv += ["--unshare-user", "--uid", NOBODY, "--gid", NOBODY, "--disable-userns"]
@@ -69,14 +80,16 @@ def boxed(
     for folder in STORES:
         argv += ["--ro-bind-try", folder, folder]
     package = package_root() / "sandbox_rpc"
-    for part in ("__init__.py", "network", "protocol"):
+    for part in parts:
         argv += ["--ro-bind", str(package / part), f"{PROGRAM}/sandbox_rpc/{part}"]
     for number, folder in enumerate(routes):
         argv += ["--ro-bind", folder, route_folder(number)]
+    for mount in mounts:
+        argv += mount
     argv += ["--dev", "/dev", "--size", str(ETC_BYTES), "--tmpfs", "/etc"]
     argv += ["--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"]
     argv += ["--remount-ro", "/", "--chdir", "/", "--"]
-    return [*argv, *plain(config_fd)]
+    return [*argv, *plain(config_fd, module)]
 
 
 def route_folder(number: int) -> str:

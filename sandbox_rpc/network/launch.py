@@ -119,7 +119,7 @@ def _start(
 ) -> Running:
     with ExitStack() as stack:
         stack.enter_context(peer)
-        server = stack.enter_context(_bind(control_socket))
+        server = stack.enter_context(bind(control_socket))
         config = os.memfd_create("network", os.MFD_CLOEXEC)
         stack.callback(os.close, config)
         folders = sorted({os.path.realpath(Path(route.path).parent) for route in wish.routes})
@@ -145,6 +145,15 @@ def _start(
             pass_fds=[config, start.qemu, start.control, *(one.fd for one in start.forwards)],
             umask=0o077,
         )  # fmt: skip
+    return await_answer(control_socket, child, log)
+
+
+def await_answer(control_socket: Path, child: subprocess.Popen[bytes], log: Path) -> Running:
+    """Reach a process that has just been started; one that does not answer in time is ended.
+
+    Raises:
+        NetworkFailed: it did not come up; with the end of its log.
+    """
     try:
         return _attach(control_socket, child)
     except NetworkFailed as failure:
@@ -205,7 +214,7 @@ def listen_on_loopback(port: int = 0) -> socket.socket:
 
 def listen_on_unix(path: Path) -> socket.socket:
     """The same on a unix socket, 0600, in place of what was there."""
-    one = _bind(path, socket.SOCK_STREAM)
+    one = bind(path, socket.SOCK_STREAM)
     one.listen(64)
     return one
 
@@ -216,7 +225,12 @@ def _seen(route: Route, folders: Sequence[str]) -> Route:
     return route._replace(path=f"{folder}/{path.name}")
 
 
-def _bind(path: Path, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
+def bind(path: Path, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
+    """A unix socket, 0600, in place of what was there; nobody can connect yet.
+
+    Raises:
+        OSError, PermissionDenied, DiskFull: it cannot be there.
+    """
     one = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     try:
         path.unlink(missing_ok=True)

@@ -19,7 +19,7 @@ import platform
 import resource
 import socket
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 4, 22, 38
 SECCOMP_MODE_FILTER = 2
@@ -31,6 +31,7 @@ LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 4
 RIGHTS_BY_ABI = {1: 13, 2: 14, 3: 15, 4: 15}
 """How many rights on files a version of Landlock knows; later ones know 16."""
 WRITE_FILE, READ_FILE, READ_DIR, TRUNCATE = 1 << 1, 1 << 2, 1 << 3, 1 << 14
+REMOVE_FILE, MAKE_REG = 1 << 5, 1 << 8
 SCOPED_ABI = 6
 SCOPE_ALL = 3
 RULE_PATH_BENEATH = 1
@@ -87,14 +88,17 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {
 }
 SOCKET = (41, 198)
 
-_LOAD, _EQUAL, _AT_LEAST, _RETURN = 0x20, 0x15, 0x35, 0x06
+_LOAD, _EQUAL, _AT_LEAST, _ANY_OF, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_EPERM = 1
+_EPERM, _ENOSYS = 1, 38
+CLONE_THREAD = 0x10000
 _X32 = 0x40000000
 
 
-def program(machine: str, families: Iterable[int]) -> bytes:
+def program(machine: str, families: Iterable[int], *, threads: bool = False) -> bytes:
     """The filter as an array of `struct sock_filter`; sockets of `families` can be made.
+
+    `threads`: they can be started, processes cannot all the same.
 
     Raises:
         KeyError: not a machine we know the numbers of.
@@ -108,8 +112,16 @@ def program(machine: str, families: Iterable[int]) -> bytes:
     ]
     if machine == "x86_64":
         body += [(_AT_LEAST, 0, 1, _X32), (_RETURN, 0, 0, _KILL)]
-    for numbers in REFUSED.values():
-        if (number := numbers[column]) is not None:
+    for name, numbers in REFUSED.items():
+        if (number := numbers[column]) is None:
+            continue
+        if threads and name == "clone3":
+            # Its flags lie in memory, out of a filter's sight; libc then takes clone.
+            body += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _ENOSYS)]
+        elif threads and name == "clone":
+            body += [(_EQUAL, 0, 4, number), (_LOAD, 0, 0, 16), (_ANY_OF, 0, 1, CLONE_THREAD)]
+            body += [(_RETURN, 0, 0, _ALLOW), (_RETURN, 0, 0, _ERRNO | _EPERM)]
+        else:
             body += [(_EQUAL, 0, 1, number), (_RETURN, 0, 0, _ERRNO | _EPERM)]
     allowed = list(families)
     body += [(_EQUAL, 0, 2 + 2 * len(allowed), SOCKET[column]), (_LOAD, 0, 0, 16)]
@@ -120,32 +132,47 @@ def program(machine: str, families: Iterable[int]) -> bytes:
 
 
 def lock_down(
-    *, unix: bool, readable: Sequence[str], writable: bool = False
+    *,
+    unix: bool,
+    readable: Sequence[str],
+    writable: bool = False,
+    changing: Sequence[str] = (),
+    growing: Sequence[str] = (),
+    threads: bool = False,
+    ipv6: bool = False,
+    max_file: int = MAX_FILE,
 ) -> list[tuple[str, bool, str]]:
     """Forbid it all, for good; what came of it as (layer, whether it holds, detail).
 
-    `unix`: whether unix sockets can still be made. `readable`: folders whose files can still be
-    read, and written where `writable` says so.
+    `unix`, `ipv6`: whether such sockets can still be made. `readable`: folders whose files can
+    still be read, and written where `writable` says so; those of `changing` in any case; in those
+    of `growing` files can also be made, renamed and removed.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    _limit()
+    _limit(max_file)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     # Else another process of the user could read our memory, and we would not be alone in here.
     libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    return [_landlock(libc, readable, writable=writable), _seccomp(libc, unix=unix)]
+    write = WRITE_FILE | TRUNCATE
+    folders = dict.fromkeys(readable, READ_FILE | READ_DIR | (write if writable else 0))
+    folders |= dict.fromkeys(changing, READ_FILE | READ_DIR | write)
+    grow = READ_FILE | READ_DIR | write | MAKE_REG | REMOVE_FILE
+    folders |= dict.fromkeys(growing, grow)
+    families = [socket.AF_INET, socket.AF_NETLINK]
+    families += [socket.AF_UNIX] if unix else []
+    families += [socket.AF_INET6] if ipv6 else []
+    return [_landlock(libc, folders), _seccomp(libc, families, threads=threads)]
 
 
-def _limit() -> None:
+def _limit(max_file: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_FILE, MAX_FILE))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file, max_file))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     most = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _landlock(
-    libc: ctypes.CDLL, readable: Sequence[str], *, writable: bool
-) -> tuple[str, bool, str]:
+def _landlock(libc: ctypes.CDLL, folders: Mapping[str, int]) -> tuple[str, bool, str]:
     call = libc.syscall
     abi = call(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(1))
     if abi < 1:
@@ -157,20 +184,19 @@ def _landlock(
     if ruleset < 0:
         return ("landlock", False, os.strerror(ctypes.get_errno()))
     try:
-        for folder in readable:
+        for folder, access in folders.items():
             try:
                 fd = os.open(folder, os.O_PATH | os.O_CLOEXEC)
             except OSError:
                 continue
-            access = READ_FILE | READ_DIR | ((WRITE_FILE | TRUNCATE) & rights if writable else 0)
-            rule = struct.pack("=Qi", access, fd)
+            rule = struct.pack("=Qi", access & rights, fd)
             call(LANDLOCK_ADD_RULE, ruleset, RULE_PATH_BENEATH, rule, ctypes.c_uint32(0))
             os.close(fd)
         if call(LANDLOCK_RESTRICT_SELF, ruleset, ctypes.c_uint32(0)):
             return ("landlock", False, os.strerror(ctypes.get_errno()))
     finally:
         os.close(ruleset)
-    kept = f"no file but below {', '.join(readable)}" if readable else "no file"
+    kept = f"no file but below {', '.join(folders)}" if folders else "no file"
     return ("landlock", True, f"it can open {kept}")
 
 
@@ -178,11 +204,10 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def _seccomp(libc: ctypes.CDLL, *, unix: bool) -> tuple[str, bool, str]:
+def _seccomp(libc: ctypes.CDLL, families: Sequence[int], *, threads: bool) -> tuple[str, bool, str]:
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
-    families = [socket.AF_INET, socket.AF_NETLINK, *([socket.AF_UNIX] if unix else [])]
     try:
-        code = program(machine, map(int, families))
+        code = program(machine, map(int, families), threads=threads)
     except KeyError:
         return ("seccomp", False, f"no filter for {machine}")
     what = _Program(len(code) // 8, code)
