@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from sandbox_rpc.protocol import convert, lifecycle, methods, streams
+from sandbox_rpc.protocol import convert, lifecycle, methods, network, streams
 from sandbox_rpc.protocol import types as values
 from sandbox_rpc.protocol.errors import ERRORS, SandboxError
 from sandbox_rpc.protocol.methods import Notification, Request
@@ -39,7 +39,9 @@ def source_model() -> Model:
         version=methods.VERSION,
         requests=(*lifecycle.REQUESTS, *methods.REQUESTS),
         notifications=(*lifecycle.NOTIFICATIONS, *methods.NOTIFICATIONS),
-        classes=(*_classes(lifecycle), *_classes(values), *_classes(streams)),
+        classes=[
+            kind for module in (lifecycle, values, network, streams) for kind in _classes(module)
+        ],
         errors=[ERRORS[code] for code in sorted(ERRORS)],
     )
 
@@ -79,7 +81,7 @@ def model(
     }
     for name in references(made):
         if name not in names | {LARGE_INTEGER}:
-            raise Unclear(f"{name} is used and in neither types.py nor streams.py; move it there.")
+            raise Unclear(f"{name} is used and in none of the modules we read; move it there.")
     return made
 
 

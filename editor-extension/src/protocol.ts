@@ -428,6 +428,12 @@ export interface StartParams {
   allowAddresses?: string;
   /** Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between. */
   allowHostPorts?: string;
+  /** Ports that the allowlist opens where it names none, with commas between. */
+  proxyPorts?: string;
+  /** Another proxy that the sandbox's proxy goes through: `auto`, `none` or http://HOST:PORT. */
+  proxyUpstream?: string;
+  /** File with `USER:PASSWORD` for it. */
+  proxyUpstreamAuth?: string;
   /** Whether the guest gets packages from where this host's own tools get them. */
   registries?: boolean;
   /** QEMU in namespaces of its own: `auto`, `require` or `off`. */
@@ -520,6 +526,170 @@ export interface ImageBuildParams {
 export interface ImageRemoveParams {
   /** Its name or digest. */
   ref: string;
+}
+
+/** Rules that an allowlist names together. */
+export interface NetworkList {
+  /** As a line has it: `@git`. */
+  name: string;
+  /** What it is, a noun phrase. */
+  about: string;
+  /** Whether the allowlist names it. */
+  used: boolean;
+  /** Its own lines. */
+  rules: string[];
+}
+
+/** A line of an allowlist that says nothing. */
+export interface RuleProblem {
+  /** Which of the two files. */
+  file: string;
+  /** Its number, from 1. */
+  line: number;
+  /** What is wrong. */
+  message: string;
+}
+
+/** A request that was refused: of a program in the guest, by the proxy. */
+export interface Blocked {
+  /** The sandbox. */
+  name: string;
+  /** Whom it was for. */
+  host: string;
+  /** At which port. */
+  port: number;
+  /** `unlisted`, `blocked`, `port`, `private`, `sni-mismatch` ...; there may come more. */
+  reason: string;
+  /** Of the request; CONNECT is a tunnel, TLS as a rule. */
+  method: string;
+  /** ISO 8601; of the last one, where there were several. */
+  time: string;
+  /** How many of the same there have been. */
+  count: number;
+  /** Grows with each one that is news. */
+  sequence: LargeInteger;
+  /** The line that decided; `blocked` ones need not be told to anybody. */
+  rule?: string;
+}
+
+/** A sandbox's network, as far as it is decided by an allowlist. */
+export interface NetworkState {
+  /** The sandbox. */
+  name: string;
+  /** `open`, `proxy` or `offline`; absent where it does not run. */
+  mode?: string;
+  /** Where programs in the guest find the proxy. */
+  proxyUrl?: string;
+  /** The lines of the allowlist. Default: `[]`. */
+  rules?: string[];
+  /** Further ones, until the machine ends. Default: `[]`. */
+  once?: string[];
+  /** What `@` lines stand for. Default: `[]`. */
+  lists?: NetworkList[];
+  /** Lines that say nothing. Default: `[]`. */
+  problems?: RuleProblem[];
+  /** Of the guest to the proxy, now. */
+  connections?: number;
+  /** Of the guest to the proxy, since it was started. */
+  served?: LargeInteger;
+  /** Another proxy that it goes through. */
+  upstream?: string;
+  /** What was refused lately, equal ones together. Default: `[]`. */
+  blocked?: Blocked[];
+  /** The allowlist; may be edited. Default: `""`. */
+  allowlistFile?: string;
+  /** The audit: one JSON object for each request. Default: `""`. */
+  logFile?: string;
+}
+
+/** Rules to allow; `name` or `workspace` says for whom. */
+export interface NetworkAllowParams {
+  /** Lines of an allowlist: `github.com`, `*.github.com`, `.github.com`, any with `:PORT`. */
+  rules: string[];
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
+  /** Until its machine ends, instead of for good. Default: `false`. */
+  once?: boolean;
+}
+
+/** Rules to block, whatever allows them; `name` or `workspace` says for whom. */
+export interface NetworkBlockParams {
+  /** Lines of an allowlist, without the `!`. */
+  rules: string[];
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
+  /** Until its machine ends, instead of for good. Default: `false`. */
+  once?: boolean;
+}
+
+/** What to forget of an allowlist; `name` or `workspace` says whose. */
+export interface NetworkResetParams {
+  /** Lines to forget, allowed or blocked; none: all, so that it is as at first. Default: `[]`. */
+  rules?: string[];
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
+}
+
+/** An allowlist after a change. */
+export interface NetworkRules {
+  /** Its lines. */
+  rules: string[];
+  /** Further ones, until the machine ends. */
+  once: string[];
+  /** Open connections that were ended by the change. Default: `0`. */
+  cut?: number;
+  /** What the user should know: a rule that another one still blocks. Default: `[]`. */
+  notes?: string[];
+}
+
+/** Which part of the audit; `name` or `workspace` says whose. */
+export interface NetworkLogParams {
+  /** Its name. */
+  name?: string;
+  /** Its folder, where there is no name. */
+  workspace?: string;
+  /** As many of the latest lines, at most 10000. Default: `100`. */
+  limit?: number;
+  /** Only what was refused. Default: `false`. */
+  blocked?: boolean;
+}
+
+/** One request that is over. */
+export interface NetworkLogEntry {
+  /** Its number in the life of the proxy's process. */
+  id: number;
+  /** ISO 8601; when it was over. */
+  time: string;
+  /** `CONNECT` is a tunnel, TLS as a rule. */
+  method: string;
+  /** Whom it was for. */
+  host: string;
+  /** At which port; 0 where it named none. */
+  port: number;
+  /** Whether the rules and the checks let it through. */
+  allowed: boolean;
+  /** The line that decided. */
+  rule?: string;
+  /** Why it was refused, or did not work. */
+  reason?: string;
+  /** What was dialled. */
+  address?: string;
+  /** Whom TLS named. */
+  sni?: string;
+  /** HTTP status of the answer. */
+  status?: number;
+  /** Bytes from the guest. Default: `0`. */
+  up?: LargeInteger;
+  /** Bytes to the guest. Default: `0`. */
+  down?: LargeInteger;
+  /** How long it took. Default: `0.0`. */
+  seconds?: number;
 }
 
 /** Size and kind of a terminal. */
@@ -751,6 +921,41 @@ export const PortForwardRequest = new RequestType<PortForwardParams, Forward, Er
  */
 export const PortCloseRequest = new RequestType<PortCloseParams, Forward, ErrorData>("port/close");
 
+/**
+ * A sandbox's allowlist, and what its proxy is doing where it was started with one.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, StateNewer
+ */
+export const NetworkStatusRequest = new RequestType<Target, NetworkState, ErrorData>("network/status");
+
+/**
+ * Add rules to a sandbox's allowlist; they count from the next request on. It need not run.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, RuleInvalid, PermissionDenied, DiskFull
+ */
+export const NetworkAllowRequest = new RequestType<NetworkAllowParams, NetworkRules, ErrorData>("network/allow");
+
+/**
+ * Block hosts, whatever else allows them; open connections to them are cut, no others.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, RuleInvalid, PermissionDenied, DiskFull
+ */
+export const NetworkBlockRequest = new RequestType<NetworkBlockParams, NetworkRules, ErrorData>("network/block");
+
+/**
+ * Forget what was said of some rules, or make the allowlist what it was at first.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, RuleInvalid, PermissionDenied, DiskFull
+ */
+export const NetworkResetRequest = new RequestType<NetworkResetParams, NetworkRules, ErrorData>("network/reset");
+
+/**
+ * What went through a sandbox's proxy and what was refused, the latest last.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, SettingInvalid
+ */
+export const NetworkLogRequest = new RequestType<NetworkLogParams, NetworkLogEntry[], ErrorData>("network/log");
+
 /** What this host has and lacks. */
 export const HostDoctorRequest = new RequestType0<Doctor, ErrorData>("host/doctor");
 
@@ -791,6 +996,9 @@ export const ProgressNotification = new NotificationType<ProgressParams>("$/prog
 
 /** A sandbox changed, by whomever: the whole value, `revision` grows within one life. */
 export const SandboxDidChangeNotification = new NotificationType<Sandbox>("sandbox/didChange");
+
+/** The proxy of a sandbox refused a request. The same one comes again after a minute at the earliest. */
+export const NetworkDidBlockNotification = new NotificationType<Blocked>("network/didBlock");
 
 /** Output of a command. */
 export const SandboxExecOutputNotification = new NotificationType<ExecOutput>("sandbox/execOutput");

@@ -14,6 +14,7 @@ COMMANDS = {
     "list": "list sandboxes",
     "info": "show how to reach a sandbox: SSH, console, files",
     "port": "reach a port of a running sandbox from this host",
+    "proxy": "allow and block hosts for a sandbox's proxy, and see where it went",
     "console": "attach to the serial console",
     "image": "build, list and remove images",
     "trust": "accept the settings that a folder brings along",

@@ -3,7 +3,7 @@
 is_kvm_running NAME       status 0 where it runs
 get_kvm_ssh_port NAME     prints the loopback port, or an empty line
 get_kvm_ip NAME           prints localhost
-start_kvm_sandbox NAME    starts NAME on the current folder
+start_kvm_sandbox NAME    starts NAME on the current folder; with PROXY=true behind its proxy
 stop_kvm_sandbox NAME     stops it; fine where it does not run
 backend_enter NAME        replaces the shell by an SSH session
 """
@@ -23,10 +23,10 @@ get_kvm_ssh_port() {{ cat {base}/kvm-vms/"$1"/ssh.port 2>/dev/null || echo ""; }
 get_kvm_ip() {{ echo localhost; }}
 start_kvm_sandbox() {{
     if [ "${{PROXY:-false}}" = true ]; then
-        echo "Error: this version has no proxy yet; refusing to start with an open network" >&2
-        return 1
+        _sandbox start --proxy --name "$1" .
+    else
+        _sandbox start --name "$1" .
     fi
-    _sandbox start --name "$1" .
 }}
 stop_kvm_sandbox() {{
     [ -e {base}/names/"$1"/record.json ] || return 0

@@ -59,6 +59,11 @@ def as_json(value: Any) -> None:
     print(json.dumps(convert.to_wire(value), indent=2))
 
 
+def as_json_line(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    print(json.dumps(convert.to_wire(value)))
+
+
 def warnings(sandbox: Sandbox) -> None:
     """Print what the user should know."""
     for warning in sandbox.warnings:

@@ -129,9 +129,9 @@ SETTINGS: tuple[Setting, ...] = (
         shortcuts=(("--proxy", Network.PROXY),),
         help="what the guest can reach",
         doc="`open` is the internet without the host: neither its loopback nor its own addresses "
-        "nor private networks. `proxy` is what the allowlist names; this version has no proxy yet, "
-        "so it is as closed as `offline`, and a warning says so. `offline` is nothing; SSH comes "
-        "in all the same.",
+        "nor private networks. `proxy` is what the sandbox's allowlist names (`sandbox proxy`), "
+        "over HTTP and TLS only, and not even a name server. `offline` is nothing; SSH comes in "
+        "all the same.",
     ),
     Setting(
         key="allow.addresses",
@@ -163,6 +163,46 @@ SETTINGS: tuple[Setting, ...] = (
         doc="With commas between them, or the flag several times. Only TCP, only in the open "
         "network. A program in the guest connects to 10.0.2.2, since 127.0.0.1 is the guest "
         "itself.",
+    ),
+    Setting(
+        key="proxy.ports",
+        kind=Kind.TEXT,
+        default="80,443",
+        pattern=r"[0-9]{1,5}(,[0-9]{1,5})*",
+        pattern_hint="Write port numbers with commas between them: 80,443.",
+        folder=Folder.TRUST,
+        flag="--proxy-port",
+        is_list=True,
+        metavar="LIST",
+        help="ports that a line of the allowlist without a port opens",
+        doc="With commas between them, or the flag several times. A line of the allowlist can name "
+        "another port for its host: `example.com:8443`.",
+    ),
+    Setting(
+        key="proxy.upstream",
+        kind=Kind.TEXT,
+        default="auto",
+        # Its credentials go into a file: a setting is shown, and a flag is seen by everybody.
+        pattern=r"auto|none|http://[A-Za-z0-9.\[\]:_-]+/?",
+        pattern_hint="Write auto, none or http://HOST:PORT, without a password.",
+        folder=Folder.NEVER,
+        flag="--proxy-upstream",
+        metavar="URL",
+        help="proxy that this host itself goes through, for the sandbox's proxy to go through",
+        doc="`auto` is the one that HTTPS_PROXY or HTTP_PROXY name where the sandbox is started, "
+        "with its credentials and NO_PROXY; `none` is none. Names are then looked up by that "
+        "proxy.",
+    ),
+    Setting(
+        key="proxy.upstream_auth",
+        kind=Kind.PATH,
+        default="",
+        folder=Folder.NEVER,
+        flag="--proxy-upstream-auth",
+        metavar="FILE",
+        help="file with `USER:PASSWORD` for proxy.upstream",
+        doc="Nobody but you may be able to read it. Not needed with `auto`, whose variables have "
+        "them.",
     ),
     Setting(
         key="registries",

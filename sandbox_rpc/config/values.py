@@ -43,6 +43,12 @@ class Settings:
     """Private addresses that the open network includes, with commas between."""
     allow_host_ports: str = _of("allow.host_ports")
     """Ports of the host's loopback that it includes, with commas between."""
+    proxy_ports: str = _of("proxy.ports")
+    """Ports that the allowlist opens where it names none, with commas between."""
+    proxy_upstream: str = _of("proxy.upstream")
+    """Another proxy to go through: `auto`, `none` or its address."""
+    proxy_upstream_auth: str = _of("proxy.upstream_auth")
+    """File with the credentials for it."""
     registries: bool = _of("registries")
     """Whether the guest gets packages from where the host does."""
     box_namespace: Need = _of("box.namespace")

@@ -168,6 +168,7 @@ def forget(layout: Layout, name: str) -> None:
             stack.callback(os.close, fd)
         layout.name_of_path(record.workspace).unlink(missing_ok=True)
         shutil.rmtree(layout.room(name).folder, ignore_errors=True)
+        shutil.rmtree(layout.proxy(name).folder, ignore_errors=True)
         _open_up(home.persist)
         shutil.rmtree(home.folder, ignore_errors=True)
 

@@ -8,6 +8,7 @@
 │  └─ <name>/                    `Home`
 ├─ kvm-vms/<name>/               what ends with the virtual machine: `Room`
 │  └─ qemu/                      the only part of it that QEMU sees
+├─ sandbox-proxy/<name>/         `ProxyHome`: allowlist and audit of its proxy; outlive a stop too
 ├─ kvm-cache/                    images
 │  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
 │  ├─ refs/<reference>.json      readable name → digest
@@ -154,6 +155,33 @@ class Home:
 
 
 @frozen
+class ProxyHome:
+    """Where a sandbox may go through its proxy, and what it asked for."""
+
+    folder: Path
+
+    @property
+    def allowlist(self) -> Path:
+        """The rules, edited by people too. The proxy sees the folder, so it may be replaced."""
+        return self.folder / "allowlist.txt"
+
+    @property
+    def once(self) -> Path:
+        """Further rules until the machine ends."""
+        return self.folder / "allowlist.once.txt"
+
+    @property
+    def lock(self) -> Path:
+        """Held while one of the two changes."""
+        return self.folder / "lock"
+
+    @property
+    def journal(self) -> Path:
+        """The only folder that the proxy can write: access.jsonl, blocked.json."""
+        return self.folder / "log"
+
+
+@frozen
 class Room:
     """The files of one running virtual machine; gone when it has stopped."""
 
@@ -208,6 +236,21 @@ class Room:
     def proxy_socket(self) -> Path:
         """Where the allowlist's proxy listens; in a folder that the network process sees."""
         return self.folder / "proxy" / "proxy.sock"
+
+    @property
+    def proxy_control(self) -> Path:
+        """The proxy's own socket: status, reload."""
+        return self.folder / "proxyd.sock"
+
+    @property
+    def proxy_log(self) -> Path:
+        """The proxy's stdout and stderr."""
+        return self.folder / "proxyd.log"
+
+    @property
+    def proxy_wish(self) -> Path:
+        """What a proxy is started with, for the next one; may hold a password of another proxy."""
+        return self.folder / "proxyd.json"
 
     @property
     def console_socket(self) -> Path:
@@ -299,6 +342,13 @@ class Layout:
 
     def room(self, name: str) -> Room:
         return Room(self.rooms / name)
+
+    @property
+    def proxies(self) -> Path:
+        return self.base / "sandbox-proxy"
+
+    def proxy(self, name: str) -> ProxyHome:
+        return ProxyHome(self.proxies / name)
 
     @property
     def cache(self) -> Path:

@@ -7,6 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from sandbox_rpc.protocol import errors as e
+from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol.errors import SandboxError
@@ -40,6 +41,10 @@ class Notification:
     to_server: bool = False
     since: str = "1.0"
 
+
+_RULES = (
+    e.SandboxNotFound, e.WorkspaceRefused, e.RuleInvalid, e.PermissionDenied, e.DiskFull,
+)  # fmt: skip
 
 REQUESTS = (
     Request(
@@ -111,6 +116,31 @@ REQUESTS = (
             e.SettingInvalid, e.ForwardNotFound, e.NetworkFailed,
         ),
     ),
+    Request(
+        "network/status", t.Target, n.NetworkState,
+        "A sandbox's allowlist, and what its proxy is doing where it was started with one.",
+        (e.SandboxNotFound, e.WorkspaceRefused, e.StateNewer),
+    ),
+    Request(
+        "network/allow", n.NetworkAllowParams, n.NetworkRules,
+        "Add rules to a sandbox's allowlist; they count from the next request on. It need not run.",
+        _RULES,
+    ),
+    Request(
+        "network/block", n.NetworkBlockParams, n.NetworkRules,
+        "Block hosts, whatever else allows them; open connections to them are cut, no others.",
+        _RULES,
+    ),
+    Request(
+        "network/reset", n.NetworkResetParams, n.NetworkRules,
+        "Forget what was said of some rules, or make the allowlist what it was at first.",
+        _RULES,
+    ),
+    Request(
+        "network/log", n.NetworkLogParams, list[n.NetworkLogEntry],
+        "What went through a sandbox's proxy and what was refused, the latest last.",
+        (e.SandboxNotFound, e.WorkspaceRefused, e.SettingInvalid),
+    ),
     Request("host/doctor", None, t.Doctor, "What this host has and lacks."),
     Request("image/list", None, list[t.Image], "The images of this user."),
     Request(
@@ -128,6 +158,11 @@ NOTIFICATIONS = (
     Notification(
         "sandbox/didChange", t.Sandbox,
         "A sandbox changed, by whomever: the whole value, `revision` grows within one life.",
+    ),
+    Notification(
+        "network/didBlock", n.Blocked,
+        "The proxy of a sandbox refused a request. The same one comes again after a minute at the "
+        "earliest.",
     ),
     Notification("sandbox/execOutput", s.ExecOutput, "Output of a command."),
     Notification("sandbox/execInput", s.ExecInput, "Input for a command.", to_server=True),

@@ -234,6 +234,12 @@ class StartParams:
     """Private addresses the guest reaches in the open network, with commas between."""
     allow_host_ports: str | None = None
     """Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between."""
+    proxy_ports: str | None = None
+    """Ports that the allowlist opens where it names none, with commas between."""
+    proxy_upstream: str | None = None
+    """Another proxy that the sandbox's proxy goes through: `auto`, `none` or http://HOST:PORT."""
+    proxy_upstream_auth: str | None = None
+    """File with `USER:PASSWORD` for it."""
     registries: bool | None = None
     """Whether the guest gets packages from where this host's own tools get them."""
     box_namespace: str | None = None

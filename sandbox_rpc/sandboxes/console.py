@@ -69,7 +69,7 @@ class Console:
                 ended = (
                     bool(masks & MOVED)
                     or is_unlinked(self._descriptor)
-                    or (checks > 0 and not locks.is_held(self._layout.home(self._name).vm_lock))
+                    or (checks > 0 and self._is_over())
                 )
 
     async def write(self, data: bytes) -> None:
@@ -90,6 +90,12 @@ class Console:
         """Give the log back."""
         self._watch.close()
         os.close(self._descriptor)
+
+    def _is_over(self) -> bool:
+        try:
+            return not locks.is_held(self._layout.home(self._name).vm_lock)
+        except OSError:
+            return False  # too many open files; QEMU's own end is told by the log as well
 
     def _read(self) -> bytes:
         while data := os.pread(self._descriptor, CHUNK, self.offset):

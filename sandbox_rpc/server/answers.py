@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import anyio
@@ -17,8 +18,9 @@ from sandbox_rpc.host import names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images.store import DEFAULT_REF
+from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import types as t
-from sandbox_rpc.sandboxes import images, ports
+from sandbox_rpc.sandboxes import allowlist, audit, images, ports
 from sandbox_rpc.sandboxes.doctor import examine
 from sandbox_rpc.sandboxes.find import by_folder
 from sandbox_rpc.sandboxes.start import Start, start
@@ -47,6 +49,11 @@ class Answers:
             "sandbox/list": self.list_,
             "port/forward": self.port_forward,
             "port/close": self.port_close,
+            "network/status": self.network_status,
+            "network/allow": self.network_allow,
+            "network/block": self.network_block,
+            "network/reset": self.network_reset,
+            "network/log": self.network_log,
             "host/doctor": self.doctor,
             "image/list": self.image_list,
             "image/build": self.image_build,
@@ -84,6 +91,39 @@ class Answers:
         """`port/close`."""
         record = self._record(params.name, params.workspace)
         return await ports.close(self._layout, record, params.host_port)
+
+    async def network_status(self, params: t.Target, call: Call) -> n.NetworkState:
+        """`network/status`."""
+        record = self._record(params.name, params.workspace)
+        return await anyio.to_thread.run_sync(allowlist.status, self._layout, record)
+
+    async def network_allow(self, params: n.NetworkAllowParams, call: Call) -> n.NetworkRules:
+        """`network/allow`."""
+        record = self._record(params.name, params.workspace)
+        return await anyio.to_thread.run_sync(
+            partial(allowlist.allow, self._layout, record, params.rules, once=params.once)
+        )
+
+    async def network_block(self, params: n.NetworkBlockParams, call: Call) -> n.NetworkRules:
+        """`network/block`."""
+        record = self._record(params.name, params.workspace)
+        return await anyio.to_thread.run_sync(
+            partial(allowlist.block, self._layout, record, params.rules, once=params.once)
+        )
+
+    async def network_reset(self, params: n.NetworkResetParams, call: Call) -> n.NetworkRules:
+        """`network/reset`."""
+        record = self._record(params.name, params.workspace)
+        return await anyio.to_thread.run_sync(allowlist.reset, self._layout, record, params.rules)
+
+    async def network_log(self, params: n.NetworkLogParams, call: Call) -> list[n.NetworkLogEntry]:
+        """`network/log`."""
+        record = self._record(params.name, params.workspace)
+        return await anyio.to_thread.run_sync(
+            partial(
+                audit.log, self._layout, record, limit=params.limit, only_blocked=params.blocked
+            )
+        )
 
     async def doctor(self, params: object, call: Call) -> t.Doctor:
         """`host/doctor`."""

@@ -21,6 +21,7 @@ from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import ProtocolMismatch
 from sandbox_rpc.protocol.frames import FrameError
 from sandbox_rpc.protocol.methods import VERSION
+from sandbox_rpc.sandboxes.audit import refusals
 from sandbox_rpc.sandboxes.watch import changes
 from sandbox_rpc.server.answers import Answers
 from sandbox_rpc.server.executions import Executions
@@ -84,6 +85,7 @@ async def serve() -> int:
         _register(server, session, group, outbox)
         group.start_soon(outbox.run)
         group.start_soon(_announce_changes, session, outbox)
+        group.start_soon(_announce_refusals, session, outbox)
         async with anyio.create_task_group() as reading:
 
             async def read() -> None:
@@ -161,6 +163,17 @@ async def _announce_changes(session: Session, outbox: Outbox) -> None:
             await outbox.room()
     except OSError as error:
         log.error("changes cannot be watched: %s", error)
+
+
+async def _announce_refusals(session: Session, outbox: Outbox) -> None:
+    """`network/didBlock`."""
+    await session.watched.wait()
+    try:
+        async for event in refusals(Layout.of_user()):
+            session.server.protocol.notify("network/didBlock", convert.to_wire(event))
+            await outbox.room()
+    except OSError as error:
+        log.error("refusals cannot be watched: %s", error)
 
 
 async def _obey_signals(scope: anyio.CancelScope) -> None:

@@ -39,7 +39,7 @@ from sandbox_rpc.qemu.machine import (
     UserNetwork,
 )
 from sandbox_rpc.qemu.view import IMAGE, PERSIST, Mount, View, masked
-from sandbox_rpc.supervisor import net
+from sandbox_rpc.supervisor import net, proxy
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import (
     check_xattr,
@@ -96,7 +96,8 @@ async def boot(
         identity, host_key, supply = await make_identity(place, settings, box)
         credentials = write_credentials(place, identity, box)
         wish = wish._replace(pins=supply.pins)
-        store.change(warnings=[*warnings, *supply.warnings])
+        warnings += [*supply.warnings, *proxy.prepare(place, settings, supply)]
+        store.change(warnings=warnings)
     with steps.step("qemu", "Starting QEMU"):
         store.change(workspace_security=security)
         what = View(

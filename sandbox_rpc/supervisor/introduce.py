@@ -17,7 +17,7 @@ from sandbox_rpc.ssh import keys
 from sandbox_rpc.supervisor.enclose import hand_over
 from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.request import Place
-from sandbox_rpc.supervisor.supply import Supply, find
+from sandbox_rpc.supervisor.supply import PROXY_URL, Supply, find
 
 
 async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Identity, str, Supply]:
@@ -54,7 +54,11 @@ async def make_identity(place: Place, settings: Settings, box: Box) -> tuple[Ide
             machine_id=secrets.token_hex(16),
             authorized_keys=tuple(str(key) for key in allowed),
             host_key=pair.private,
-            environment={"SANDBOX_CONTAINER": place.name, **supplied.packages.environment},
+            environment={
+                "SANDBOX_CONTAINER": place.name,
+                **(guest.proxy_environment(PROXY_URL) if settings.network is Network.PROXY else {}),
+                **supplied.packages.environment,
+            },
             packages=supplied.packages,
             persist=tuple(settings.persisted),
             # Without them a program in the guest fails at once instead of asking nobody.

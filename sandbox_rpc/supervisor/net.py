@@ -1,4 +1,4 @@
-"""The machine's network process: started, watched, replaced when it dies."""
+"""The machine's network process, and its proxy: started, watched, replaced when one dies."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from sandbox_rpc.network.settings import Route
 from sandbox_rpc.network.support import COST, remedy
 from sandbox_rpc.protocol.errors import NetworkFailed, SandboxError
 from sandbox_rpc.protocol.types import Forward, Layer
+from sandbox_rpc.supervisor.operation import unwrapped
+from sandbox_rpc.supervisor.proxy import Proxy
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +50,8 @@ def remarks(settings: Settings, found: slirp.Support) -> list[str]:
     said = []
     if not found.works:
         said.append(f"{found.detail}, so {COST}. {remedy()}")
-    if settings.network is Network.PROXY:
-        said.append(
-            "network = proxy: this version has no proxy yet, so the guest reaches nothing, as in "
-            "`offline`."
-        )
+        if settings.network is Network.PROXY:
+            said.append("The proxy is out of the guest's reach, so this is as closed as `offline`.")
     if settings.network is not Network.OPEN and (
         settings.allow_addresses or settings.allow_host_ports
     ):
@@ -84,8 +83,15 @@ def wish(settings: Settings, room: Room, pins: Sequence[tuple[str, int]] = ()) -
 class Net:
     """The network of one machine. `port` is the loopback port of its SSH."""
 
-    def __init__(self, room: Room, what: Wish, listeners: list[tuple[socket.socket, int]]) -> None:
+    def __init__(
+        self,
+        room: Room,
+        what: Wish,
+        listeners: list[tuple[socket.socket, int]],
+        proxy: Proxy | None = None,
+    ) -> None:
         self._room = room
+        self._proxy = proxy
         self._wish = what
         self._listeners = listeners
         self._forwards: dict[int, tuple[socket.socket, int]] = {}
@@ -109,9 +115,16 @@ class Net:
         Raises:
             NetworkFailed: it did not come up.
         """
-        net = cls(room, what, _listeners(room, preferred, guest_port))
+        proxy = Proxy.find(room) if what.mode is Mode.PROXY else None
+        net = cls(room, what, _listeners(room, preferred, guest_port), proxy)
         try:
-            await net._launch()
+            async with anyio.create_task_group() as group:
+                group.start_soon(net._launch)
+                if proxy is not None:
+                    group.start_soon(proxy.launch)
+        except ExceptionGroup as errors:
+            net.close()
+            raise unwrapped(errors) from None
         except BaseException:
             net.close()
             raise
@@ -134,7 +147,10 @@ class Net:
             for one, fd in zip(listing, descriptors, strict=True)
         ]
         # It lists them in the order in which it got them: those of SSH first.
-        net = cls(room, what, listeners[:SSH_LISTENERS])
+        proxy = Proxy.find(room) if what.mode is Mode.PROXY else None
+        if proxy is not None:
+            await proxy.launch()
+        net = cls(room, what, listeners[:SSH_LISTENERS], proxy)
         net._forwards = {one.getsockname()[1]: (one, to) for one, to in listeners[SSH_LISTENERS:]}
         net._running, net._watched = running, launch.attach(room.network_control)
         net._connect_spare()
@@ -147,6 +163,8 @@ class Net:
         """
         async with anyio.create_task_group() as group:
             group.start_soon(self._follow_resolver)
+            if self._proxy is not None:
+                group.start_soon(self._proxy.watch)
             while not self._closed:
                 if self._watched is None:
                     break
@@ -201,14 +219,15 @@ class Net:
             listener.close()
 
     def layers(self) -> list[Layer]:
-        """The walls around the process."""
+        """The walls around the process, and around the proxy."""
         if self._running is None:
             return []
         found = control.call(self._running.control, "status")[0]["layers"]
-        return [
+        walls = [
             Layer(f"network.{one['name']}", bool(one["active"]), str(one["detail"]))
             for one in found
         ]
+        return walls if self._proxy is None else [*walls, *self._proxy.layers()]
 
     def close(self) -> None:
         """Let go of the ports; the process itself ends with its machine."""
@@ -216,6 +235,8 @@ class Net:
         self._forget()
         if self._spare is not None:
             self._spare.close()
+        if self._proxy is not None:
+            self._proxy.close()
         for listener, _ in (*self._listeners, *self._forwards.values()):
             listener.close()
 

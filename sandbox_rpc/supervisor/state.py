@@ -99,7 +99,8 @@ def clear(room: Room, home: Home, *, keep_logs: bool) -> None:
     if keep_logs:
         with suppress(OSError):
             home.last.mkdir(mode=0o700, exist_ok=True)
-        for path in (room.console_log, room.qemu_log, room.network_log, room.events):
+        logs = (room.console_log, room.qemu_log, room.network_log, room.proxy_log, room.events)
+        for path in logs:
             # QEMU could have put a link in its log's place; only plain files are kept.
             if path.is_file() and not path.is_symlink():
                 with suppress(OSError):

@@ -8,7 +8,7 @@ from functools import partial
 from ipaddress import AddressValueError, IPv4Address
 
 import anyio.to_thread
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from sandbox_rpc.config.choices import Network
 from sandbox_rpc.config.values import Settings
@@ -16,7 +16,16 @@ from sandbox_rpc.guest import packages
 from sandbox_rpc.guest.packages import Packages
 from sandbox_rpc.host import lookup, registries
 from sandbox_rpc.host.registries import Found
+from sandbox_rpc.host.registries.url import Kind
 from sandbox_rpc.network.address import METADATA, NEVER, obstacle
+from sandbox_rpc.network.policy import PROXY, PROXY_PORT
+from sandbox_rpc.network.proxy.settings import Pin
+
+PROXY_URL = f"http://{PROXY}:{PROXY_PORT}"
+"""What the guest's programs are told."""
+LOOPBACK_NAME = "loopback.sandbox"
+"""A registry on this host's loopback, in the guest, to which `localhost` is the guest."""
+PLAIN = ("http", "https")
 
 
 @frozen
@@ -27,6 +36,8 @@ class Supply:
     """For the identity."""
     pins: tuple[tuple[str, int], ...] = ()
     """Private addresses and ports that the network has to let through."""
+    registries: tuple[Pin, ...] = ()
+    """What the proxy lets through, where there is one."""
     warnings: tuple[str, ...] = ()
 
 
@@ -36,27 +47,79 @@ async def find(settings: Settings, environment: Mapping[str, str] = os.environ) 
     A supervisor has the environment of the client that made it start, so the variables are those
     of the terminal or editor in which somebody asked for the sandbox.
     """
-    if not settings.registries or settings.network is Network.OFFLINE:
+    if settings.network is Network.OFFLINE:
         return Supply()
     opens = settings.network is Network.OPEN
+    if not settings.registries:
+        return supply(Found((), (), (), ()), {}, opens=opens)
     return await anyio.to_thread.run_sync(partial(_find, dict(environment), opens=opens))
 
 
 def _find(environment: Mapping[str, str], *, opens: bool) -> Supply:
     found = registries.read(environment)
-    names = {registry.host for registry in found.registries} if opens else set()
-    return supply(found, lookup.addresses(names), opens=opens)
+    addresses = lookup.addresses({registry.host for registry in found.registries})
+    return supply(found, addresses, opens=opens)
 
 
 def supply(found: Found, addresses: Mapping[str, tuple[str, ...]], *, opens: bool) -> Supply:
-    """The supply from what was read and looked up; in the proxy's mode nothing is pinned. Pure."""
+    """The supply from what was read and looked up. Pure."""
+    return _direct(found, addresses) if opens else _by_proxy(found, addresses)
+
+
+def _by_proxy(found: Found, addresses: Mapping[str, tuple[str, ...]]) -> Supply:
+    """The proxy reaches the registries and looks their names up; the guest knows the proxy."""
+    pins: dict[Pin, None] = {}
+    warnings = list(found.warnings)
+    usable = []
+    for registry in found.registries:
+        if registry.kind is Kind.APT and registry.role == "proxy":
+            warnings.append(
+                f"This host's apt goes through the proxy {registry.host}; the guest's does not, "
+                "it goes through that of the sandbox."
+            )
+            continue
+        known = addresses.get(registry.host, ())
+        if registry.host == "localhost" or (
+            _is_address(registry.host) and IPv4Address(registry.host).is_loopback
+        ):
+            # By its own name the guest would find itself.
+            place = registry.url.split("/")[2]
+            inside = f"{LOOPBACK_NAME}:{registry.port}"
+            registry = evolve(
+                registry, host=LOOPBACK_NAME, url=registry.url.replace(place, inside, 1)
+            )
+            pins[Pin(LOOPBACK_NAME, registry.port, known or ("127.0.0.1",))] = None
+            usable.append(registry)
+            continue
+        private = [one for one in known if obstacle(one) is not None]
+        if any(not _is_private(one) for one in private):
+            warnings.append(
+                f"This host's {registry.kind} registry {registry.host} is where no guest may go; "
+                "the guest does not reach it."
+            )
+            continue
+        pins[Pin(registry.host, registry.port, known if private else ())] = None
+        usable.append(registry)
+    options = [line for line in found.apt_options if "::Proxy" not in line]
+    return Supply(
+        packages=packages.configure(
+            usable,
+            certificates=found.certificates,
+            apt_options=(*options, *(f'Acquire::{kind}::Proxy "{PROXY_URL}";' for kind in PLAIN)),
+        ),
+        registries=tuple(pins),
+        warnings=tuple(dict.fromkeys(warnings)),
+    )
+
+
+def _direct(found: Found, addresses: Mapping[str, tuple[str, ...]]) -> Supply:
     pins: dict[tuple[str, int], None] = {}
     hosts: dict[tuple[str, str], None] = {}
     warnings = list(found.warnings)
     usable = []
     for registry in found.registries:
         known = addresses.get(registry.host, ())
-        if opens and known and all(IPv4Address(one).is_loopback for one in known):
+        if known and all(IPv4Address(one).is_loopback for one in known):
             if registry.configured:
                 warnings.append(
                     f"This host's {registry.kind} registry {registry.host} is on its own loopback, "

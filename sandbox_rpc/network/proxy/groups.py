@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sandbox_rpc.network.proxy.rules import Rule, parse_rule
+
 REGISTRIES = "@registries"
 """What this host's apt, pip, npm, cargo and go are configured with."""
 GROUPS: Mapping[str, tuple[str, str]] = {
@@ -25,11 +27,10 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     ),
     "@containers": (
         "container registries",
-        """
-        docker.io registry-1.docker.io auth.docker.io index.docker.io hub.docker.com
+        r"""
+        ^((registry-1|auth|index|hub)\.)?docker\.(io|com)$
         production.cloudflare.docker.com docker-images-prod.r2.cloudflarestorage.com
-        ghcr.io pkg-containers.githubusercontent.com
-        .quay.io registry.gitlab.com
+        ^ghcr\.io$ .quay.io registry.gitlab.com
         mcr.microsoft.com *.data.mcr.microsoft.com *.cdn.mscr.io
         gcr.io *.gcr.io *.pkg.dev public.ecr.aws
         registry.access.redhat.com registry.redhat.io registry.k8s.io
@@ -68,3 +69,8 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 }
 """By the word that a line has: what it is, and its lines."""
 ORDER = (*GROUPS, REGISTRIES)
+
+
+def parsed() -> dict[str, list[Rule]]:
+    """The rules of each list, but those that this host brings along."""
+    return {name: [parse_rule(one) for one in text.split()] for name, (_, text) in GROUPS.items()}

@@ -19,7 +19,7 @@ from sandbox_rpc.host.watch import Watch
 from sandbox_rpc.network.control import Answer, Control
 from sandbox_rpc.network.proxy import names
 from sandbox_rpc.network.proxy.dial import Dialler
-from sandbox_rpc.network.proxy.groups import GROUPS, REGISTRIES
+from sandbox_rpc.network.proxy.groups import REGISTRIES, parsed
 from sandbox_rpc.network.proxy.journal import Journal
 from sandbox_rpc.network.proxy.line import Line
 from sandbox_rpc.network.proxy.rules import MAX_BYTES, Problem, Rule, Rules, parse, parse_rule
@@ -54,9 +54,7 @@ class Proxy:
         self._own_view = start.names is not None
         self._folder = Path(wish.folder)
         self._ports = wish.ports
-        self._groups = {
-            name: [parse_rule(one) for one in text.split()] for name, (_, text) in GROUPS.items()
-        }
+        self._groups = parsed()
         self._groups[REGISTRIES] = [_registry(one.host, one.port) for one in wish.registries]
         self._resolver = names.Resolver(wish.registries)
         self._dialler = Dialler(self._resolver, wish.upstream)

@@ -135,7 +135,7 @@ def made(*classes: type, requests: tuple[Request, ...] = (), **more: Any) -> dic
         (lambda: made(requests=(Request("a/b", None, None, ""),)), "a/b has no docstring"),
         (lambda: made(Nullable), "null never goes over the wire"),
         (lambda: made(Strange), "has no form on the wire"),
-        (lambda: made(Far), "Untold is used and in neither types.py"),
+        (lambda: made(Far), "Untold is used and in none of"),
         (
             lambda: made(
                 Tokenless, requests=(Request("a/b", Tokenless, None, "Do.", progress=True),)

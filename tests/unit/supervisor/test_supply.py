@@ -13,6 +13,7 @@ from sandbox_rpc.guest.identity import MAX_CREDENTIALS, Identity, credentials, s
 from sandbox_rpc.host import lookup, registries
 from sandbox_rpc.host.registries import Found, certificates
 from sandbox_rpc.host.registries.url import Kind, clean
+from sandbox_rpc.network.proxy.settings import Pin
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import SettingInvalid
 from sandbox_rpc.qemu.machine import Accelerator
@@ -99,22 +100,51 @@ async def test_nothing_is_read_where_nothing_is_wanted(
 
 
 @pytest.mark.anyio
-async def test_in_the_proxys_network_names_are_looked_up_by_the_proxy(
+async def test_the_proxy_knows_the_registries_and_the_guest_the_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(registries, "read", lambda _: found("https://a.example/"))
-    asked: list[str] = []
-
-    def look(names: set[str]) -> dict[str, tuple[str, ...]]:
-        asked.extend(names)
-        return {}
-
-    monkeypatch.setattr(lookup, "addresses", look)
+    urls = (
+        "https://a.example/", "https://public.example:8443/x", "http://localhost:3141/root/",
+        "http://127.0.0.1:4873/", "https://trick.example/", "https://meta.example/",
+        "https://unknown.example/",
+    )  # fmt: skip
+    addresses = {
+        "a.example": ("10.1.2.3",), "public.example": ("1.1.1.1",), "localhost": ("127.0.0.1",),
+        "127.0.0.1": ("127.0.0.1",), "trick.example": ("127.0.0.1",),
+        "meta.example": ("169.254.169.254",),
+    }  # fmt: skip
+    options = ('Acquire::http::Proxy "http://apt.example:3142/";', 'Acquire::Check-Date "false";')
+    apt = clean(Kind.APT, "http://apt.example:3142/", "proxy")
+    assert apt is not None
+    known = attrs.evolve(
+        found(*urls), apt_options=options, registries=(*found(*urls).registries, apt)
+    )
+    monkeypatch.setattr(registries, "read", lambda _: known)
+    monkeypatch.setattr(lookup, "addresses", lambda _: addresses)
     made = await supplies.find(Settings(network=Network.PROXY), {})
-    assert asked == []
-    assert "a.example" in made.packages.files["/etc/pip.conf"]
-    await supplies.find(Settings(), {})
-    assert asked == ["a.example"]
+    assert made.registries == (
+        Pin("a.example", 443, ("10.1.2.3",)), Pin("public.example", 8443),
+        Pin("loopback.sandbox", 3141, ("127.0.0.1",)),
+        Pin("loopback.sandbox", 4873, ("127.0.0.1",)),
+        Pin("unknown.example", 443),
+    )  # fmt: skip
+    pip = made.packages.files["/etc/pip.conf"]
+    assert "http://loopback.sandbox:3141/root/" in pip
+    assert "trick.example" not in pip
+    lines = made.packages.files["/etc/apt/apt.conf.d/60sandbox"]
+    assert 'Acquire::http::Proxy "http://10.0.2.100:8888";' in lines
+    assert 'Acquire::Check-Date "false";' in lines
+    assert "apt.example" not in lines
+    assert made.pins == ()
+    assert made.packages.hosts == ()
+    assert sum("no guest may go" in warning for warning in made.warnings) == 2
+
+
+@pytest.mark.anyio
+async def test_without_registries_the_guest_still_knows_its_proxy() -> None:
+    made = await supplies.find(Settings(network=Network.PROXY, registries=False), {})
+    assert made.registries == ()
+    assert set(made.packages.files) == {"/etc/apt/apt.conf.d/60sandbox"}
 
 
 def test_the_next_supervisor_knows_the_pins() -> None:
