@@ -10,7 +10,7 @@ from pathlib import Path
 from sandbox_rpc.config.choices import Network
 from sandbox_rpc.host import files, locks
 from sandbox_rpc.host.names import Record
-from sandbox_rpc.host.paths import Layout, ProxyHome
+from sandbox_rpc.host.paths import Layout, ProxyHome, Room
 from sandbox_rpc.network.proxy import allowlist as text
 from sandbox_rpc.network.proxy.groups import GROUPS, REGISTRIES
 from sandbox_rpc.network.proxy.journal import ACCESS, BLOCKED
@@ -129,6 +129,8 @@ def _change(
 ) -> NetworkRules:
     home, room = layout.proxy(record.name), layout.room(record.name)
     proxy.make_home(home, record.name)
+    # Its own watch may be quicker than our question: so what counts is the difference.
+    before = _reload(room)
     with locks.held(home.lock):
         if once:
             # For good a line may stay as it is: what is said until the end comes on top.
@@ -137,10 +139,8 @@ def _change(
             _write(home.allowlist, kept(_text(home.allowlist), rules))
             if home.once.exists():
                 _write(home.once, once_(_text(home.once), rules))
-    cut = 0
-    with suppress(SandboxError):
-        # Else it hears of it a moment later; this way it has by the time that we answer.
-        cut = int(str(proxy.ask(room, "reload")["cut"]))
+    # Else it would hear of it a moment later; this way it has by the time that we answer.
+    cut = max(0, _reload(room) - before)
     now, _ = _read(home.allowlist)
     until_end, _ = _read(home.once)
     return NetworkRules(
@@ -149,6 +149,13 @@ def _change(
         cut=cut,
         notes=_notes(rules, [*now, *until_end], kept),
     )
+
+
+def _reload(room: Room) -> int:
+    """Let a proxy that runs read the allowlist; how many connections it has ever cut."""
+    with suppress(SandboxError):
+        return int(proxy.ask(room, "reload")["cut"])
+    return 0
 
 
 def _notes(rules: Sequence[Rule], now: Sequence[Rule], edit: Edit) -> list[str]:

@@ -65,6 +65,7 @@ class Proxy:
         self._listener.setblocking(False)
         self._visits: set[Visit] = set()
         self._served = 0
+        self._cut = 0
         self._rules = Rules([], {})
         self._problems: list[tuple[str, Problem]] = []
         self._watch = Watch()
@@ -94,8 +95,8 @@ class Proxy:
         self._listener.close()
         self._journal.close()
 
-    def load(self) -> int:
-        """Read the allowlist; how many connections were cut that it does not allow any more."""
+    def load(self) -> None:
+        """Read the allowlist, and cut connections that it does not allow any more."""
         rules: list[Rule] = []
         self._problems = []
         for name in FILES:
@@ -103,7 +104,6 @@ class Proxy:
             rules += found
             self._problems += [(name, problem) for problem in problems]
         self._rules = Rules(rules, self._groups, self._ports)
-        cut = 0
         for visit in list(self._visits):
             target = visit.target
             if target is None or visit.cut is not None:
@@ -111,8 +111,7 @@ class Proxy:
             if not self._rules.judge(target.host, target.port).allowed:
                 visit.cut = "blocked"
                 visit.scope.cancel()
-                cut += 1
-        return cut
+                self._cut += 1
 
     async def _accept(self, group: anyio.abc.TaskGroup) -> None:
         while True:
@@ -195,7 +194,8 @@ class Proxy:
             case "status":
                 return self._status(), []
             case "reload":
-                return {"cut": self.load()}, []
+                self.load()
+                return {"cut": self._cut}, []
             case "judge":
                 return self._rules.judge(str(params["host"]), int(params["port"]))._asdict(), []
             case "listener":

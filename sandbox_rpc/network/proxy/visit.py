@@ -96,6 +96,8 @@ class Visit:
         try:
             if not has_body:
                 await self._guest.next()
+            if inner is not None:
+                note.target = Target(*inner, b"/")
             requests.check_framing(asked.headers.raw_items())
             target = (
                 requests.target_of(asked) if inner is None else requests.inner_target(asked, *inner)

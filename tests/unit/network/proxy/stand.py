@@ -32,9 +32,10 @@ Handler = Callable[[socket.socket], None]
 class Server:
     """A listening socket, each of whose clients is handled in a thread of its own."""
 
-    def __init__(self, handle: Handler) -> None:
+    def __init__(self, handle: Handler, listener: socket.socket | None = None) -> None:
         self._handle = handle
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener = listener or socket.create_server(("127.0.0.1", 0), backlog=256)
+        self._listener.settimeout(None)
         self.port: int = self._listener.getsockname()[1]
         self.connections = 0
         threading.Thread(target=self._serve, daemon=True).start()
