@@ -16,6 +16,7 @@ from sandbox_rpc.protocol.errors import SandboxError
 from sandbox_rpc.protocol.types import Check, Doctor, Verdict
 from sandbox_rpc.qemu import capabilities
 from sandbox_rpc.qemu.box import Finding
+from sandbox_rpc.supervisor import scope
 from sandbox_rpc.supervisor.enclose import recall_probe
 
 GIB = 1 << 30
@@ -50,6 +51,7 @@ def _examine(layout: Layout, qemu_binary: str) -> Iterator[Check]:
     if qemu is not None:
         yield from _box(layout, qemu.path)
     yield _network()
+    yield _limits()
     yield from _tools()
     yield _room(layout)
     yield _image(layout)
@@ -80,6 +82,18 @@ def _network() -> Check:
             f"libslirp {found.version}: the guest's network is a process of its own",
         )  # fmt: skip
     return Check("network", Verdict.WARNING, f"{found.detail}; {COST}", remedy())
+
+
+def _limits() -> Check:
+    why = scope.missing()
+    if not why:
+        return Check("limits", Verdict.OK, "a sandbox's memory and processes are limited as one")
+    return Check(
+        "limits", Verdict.WARNING,
+        f"{why}: a sandbox's memory and processes have no limit as one, and it ends with the "
+        "session it was started in",
+        "Log in by a way that starts one, or as root: loginctl enable-linger USER",
+    )  # fmt: skip
 
 
 def _tools() -> Iterator[Check]:

@@ -39,7 +39,7 @@ from sandbox_rpc.qemu.machine import (
     UserNetwork,
 )
 from sandbox_rpc.qemu.view import IMAGE, PERSIST, Mount, View, masked
-from sandbox_rpc.supervisor import net, proxy
+from sandbox_rpc.supervisor import net, proxy, scope
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import (
     check_xattr,
@@ -99,7 +99,12 @@ async def boot(
         warnings += [*supply.warnings, *proxy.prepare(place, settings, supply)]
         store.change(warnings=warnings)
     with steps.step("qemu", "Starting QEMU"):
-        store.change(workspace_security=security)
+        # Not before: an image is built by processes of ours, which need more.
+        limits = await anyio.to_thread.run_sync(
+            scope.limit, place.name, settings.memory_mib, settings.cpus
+        )
+        layers = [*box.layers, limits, *net.absent(support)]
+        store.change(workspace_security=security, box=layers)
         what = View(
             vm=str(place.room.qemu),
             workspace=request.workspace,
@@ -149,7 +154,7 @@ async def boot(
                 guest_port=image.ssh_port,
             )  # fmt: skip
             group.start_soon(vm.watch_network)
-            store.change(box=[*box.layers, *vm.net.layers()])
+            store.change(box=[*layers, *vm.net.layers()])
         store.change(pid=process.pid, state=State.STARTING)
         for path in credentials:
             # QEMU has them in its memory; the host key's private half need not lie about.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +12,7 @@ import anyio
 from sandbox_rpc.host import files, locks, sockets
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol.errors import SandboxBusy
-from sandbox_rpc.supervisor import state
+from sandbox_rpc.supervisor import scope, state
 
 READY = b"ready"
 BUSY = b"busy"
@@ -65,7 +64,7 @@ async def _spawn(layout: Layout, name: str) -> bytes:
                 log.unlink()
             output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
-            for prefix in (*_scope(name), []):
+            for prefix in _prefixes(name):
                 process = subprocess.Popen(  # noqa: ASYNC220 (outlives us; fork takes 1 ms)
                     [*prefix, sys.executable, "-P", "-m", "sandbox_rpc.supervisor",
                      "--announce", str(write), name],
@@ -97,19 +96,14 @@ def _hear(descriptor: int, process: subprocess.Popen[bytes]) -> bytes:
     return word.strip()
 
 
-def _scope(name: str) -> list[list[str]]:
-    """A transient scope of the user's service manager, where there is one.
+def _prefixes(name: str) -> list[list[str]]:
+    """A scope, where there can be one, and without it.
 
-    Else the machine would live in the control group of the editor or terminal that started it, and
-    end with it.
+    Without, the machine lives in the control group of the editor or terminal that started it, and
+    ends with it.
     """
-    runtime = os.environ.get("XDG_RUNTIME_DIR")
-    tool = shutil.which("systemd-run")
-    if not (runtime and tool and Path(runtime, "systemd", "private").exists()):
-        return []
-    return [
-        [tool, "--user", "--scope", "--quiet", "--collect", f"--description=Sandbox {name}", "--"]
-    ]
+    inside = scope.command(name)
+    return [inside, []] if inside else [[]]
 
 
 async def _fails_at_once(process: subprocess.Popen[bytes]) -> bool:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import attrs
 
 from sandbox_rpc.host import files, locks, names, process
@@ -28,7 +29,7 @@ from sandbox_rpc.protocol.errors import (
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.ssh.config import Endpoint
-from sandbox_rpc.supervisor import alias, boot, net, request, state
+from sandbox_rpc.supervisor import alias, boot, net, request, scope, state
 from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.explain import explain
 from sandbox_rpc.supervisor.finish import finish, publish
@@ -185,6 +186,9 @@ class Supervisor:
         self._vm, self._launch = vm, note
         self._group.start_soon(self._mourn, vm)
         self._catch_up(note, vm)
+        settings = note.request.settings
+        # The machine keeps its scope; this one is for us and the next network process.
+        await anyio.to_thread.run_sync(scope.limit, place.name, settings.memory_mib, settings.cpus)
         await self.ports.adopt(vm)
         match self.store.sandbox.state:
             case State.RUNNING:

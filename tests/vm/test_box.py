@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
+from sandbox_rpc.network import launch
 from tests.vm.conftest import Running
 
 VISIBLE = {
     "bin", "dev", "etc", "image", "lib", "lib32", "lib64", "libx32", "proc", "sbin", "tmp", "usr",
-    "vm", "workspace",
+    "vm", "persist", "workspace",
 }  # fmt: skip
 """All that QEMU may see at its root."""
 
@@ -70,19 +72,22 @@ def test_it_sees_its_own_files_only(either: Running, process: Path) -> None:
     assert os.path.samestat(os.stat(root / "vm"), os.stat(either.host.room_of(either.name).qemu))
     for secret in ("etc/passwd", "etc/shadow", "etc/ssh", "root", "home"):
         assert not (root / secret).exists()
+    for path in (either.host.home, either.host.base, either.workspace):
+        assert path.exists()
+        assert not (root / path.relative_to("/")).exists()
     processes = {path.name for path in (root / "proc").iterdir() if path.name.isdigit()}
     assert processes == {"1"}
 
 
-def test_it_can_write_to_two_folders_only(process: Path) -> None:
-    """Its own and the workspace; the image is read-only, also for its owner."""
+def test_it_can_write_to_three_folders_only(process: Path) -> None:
+    """Its own and what is shared; the image is read-only, also for its owner."""
     writable = set()
     for line in (process / "mountinfo").read_text().splitlines():
         fields = line.split()
         if "rw" in fields[5].split(","):
             writable.add(fields[4])
     beyond = {path for path in writable if path.split("/")[1] not in ("dev", "proc", "tmp")}
-    assert beyond == {"/vm", "/workspace"}
+    assert beyond == {"/vm", "/persist", "/workspace"}
 
 
 def test_it_is_tied_to_nobody(either: Running, process: Path) -> None:
@@ -92,3 +97,35 @@ def test_it_is_tied_to_nobody(either: Running, process: Path) -> None:
     assert {str((process / "fd" / number).readlink()) for number in "12"} == {log}
     session = os.getsid(int(process.name))
     assert session not in (os.getsid(0), os.getsid(either.host.supervisor_pid(either.name)))
+
+
+def test_the_network_process_sees_no_file_of_anybody(either: Running) -> None:
+    """No home, no workspace, no state, no process; no rights to be had."""
+    running = launch.attach(either.host.room_of(either.name).network_control)
+    running.control.close()
+    process = Path("/proc", str(running.pid))
+    root = process / "root"
+    for path in (either.host.home, either.host.base, either.workspace):
+        assert not (root / path.relative_to("/")).exists()
+    assert not (root / "proc").exists()
+    assert {path.name for path in (root / "etc").iterdir()} <= {"resolv.conf", "ld.so.cache"}
+    mounts = (process / "mountinfo").read_text().splitlines()
+    writable = {line.split()[4] for line in mounts if "rw" in line.split()[5].split(",")}
+    assert {path for path in writable if path.split("/")[1] != "dev"} == {"/etc"}
+    status = (process / "status").read_text()
+    for line in ("NoNewPrivs:\t1", "Seccomp:\t2", "CapEff:\t0000000000000000",
+                 "CapBnd:\t0000000000000000"):  # fmt: skip
+        assert line in status
+    session = os.getsid(running.pid)
+    assert session not in (os.getsid(0), os.getsid(either.host.supervisor_pid(either.name)))
+
+
+def test_limits_hold_or_are_said_not_to(either: Running) -> None:
+    """As one for QEMU and all that belongs to it, where the user has a service manager."""
+    (limits,) = [layer for layer in either.value["box"] if layer["name"] == "limits"]
+    group = Path(f"/proc/{either.value['pid']}/cgroup").read_text().rpartition("0::")[2].strip()
+    file = Path("/sys/fs/cgroup", group[1:], "memory.max")
+    if limits["active"]:
+        assert int(file.read_text()) == (2048 + 2048) << 20
+    else:
+        assert re.search("systemd|scope", limits["detail"])

@@ -69,14 +69,48 @@ def test_the_guest_knows_that_it_is_one(sandbox: Running) -> None:
     assert done.out.splitlines() == [sandbox.name] * 5
 
 
-def test_nesting_is_refused_unless_forced(sandbox: Running) -> None:
-    """By our own program, run in the guest."""
-    program = sandbox.host.folder / "tmp" / "program"
-    hosts.copy_package(program)
-    packed = sandbox.host.call(["tar", "-c", "-C", str(program), "."]).raw
+@pytest.fixture(scope="module")
+def program(sandbox: Running) -> str:
+    """Our own program in the guest; what to put before a Python there."""
+    folder = sandbox.host.folder / "tmp" / "program"
+    hosts.copy_package(folder)
+    packed = sandbox.host.call(["tar", "-c", "-C", str(folder), "."]).raw
     sandbox.sh("mkdir program && tar -x -C program", input=packed)
+    return "PYTHONPATH=$HOME/program"
+
+
+LIMITED = """
+import os, subprocess, sys
+from pathlib import Path
+from sandbox_rpc.supervisor import scope
+if sys.argv[1:] == ["inside"]:
+    layer = scope.limit("sandbox-it", 100, 1)
+    group = scope.HIERARCHY / Path("/proc/self/cgroup").read_text().split("::")[1].strip()[1:]
+    print(layer.active, layer.detail)
+    print((group / "memory.max").read_text() + (group / "pids.max").read_text(), end="")
+else:
+    print(scope.limit("sandbox-it", 100, 1).detail, flush=True)
+    inside = [*scope.command("sandbox-it"), sys.executable, __file__, "inside"]
+    subprocess.run(inside, check=True)
+"""
+
+
+def test_the_limits_of_a_scope_by_a_real_systemd(sandbox: Running, program: str) -> None:
+    """The guest's user manager stands in for a host's: the kernel takes them."""
+    sandbox.sh("cat >limited.py", input=LIMITED)
+    said = sandbox.sh(f"{program} python3 limited.py").out.splitlines()
+    assert said == [
+        "the sandbox is in no scope of its own",
+        "True QEMU and all that belongs to it have 2.1 GiB and 513 tasks",
+        str((100 + 2048) << 20),
+        "513",
+    ]
+
+
+def test_nesting_is_refused_unless_forced(sandbox: Running, program: str) -> None:
+    """By our own program, run in the guest."""
     run = (
-        "mkdir -p inner && PYTHONPATH=$HOME/program SANDBOX_CACHE_BASE=/tmp/nested"
+        f"mkdir -p inner && {program} SANDBOX_CACHE_BASE=/tmp/nested"
         " python3 -m sandbox_rpc.cli.main start inner --json"
     )
     refused = sandbox.sh(run, check=False)
