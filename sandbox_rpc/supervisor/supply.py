@@ -117,6 +117,17 @@ def _direct(found: Found, addresses: Mapping[str, tuple[str, ...]]) -> Supply:
     hosts: dict[tuple[str, str], None] = {}
     warnings = list(found.warnings)
     usable = []
+    silent = {
+        registry.host
+        for registry in found.registries
+        if opens and registry.configured and registry.host not in addresses
+    }
+    if silent:
+        # Most are public, and the guest asks for them itself; this is for those that are not.
+        warnings.append(
+            f"This host found no IPv4 address of {', '.join(sorted(silent))} at the start: if it "
+            "is a private one, the guest does not reach it. Start again when the name resolves."
+        )
     for registry in found.registries:
         known = addresses.get(registry.host, ())
         if known and all(IPv4Address(one).is_loopback for one in known):

@@ -114,11 +114,23 @@ def _role(sources: Sources, source: Source) -> str:
             label = re.search(r"^Label: (.+)$", head, re.MULTILINE)
             roles = {"Debian": DEBIAN, "Debian-Security": SECURITY}
             return roles.get(label[1].strip() if label else "", "")
-    # Never fetched, or cleaned away: only what the archive's own keys sign can be Debian.
-    if re.search(r"debian-archive[\w.-]*$", source.signed_by):
-        return SECURITY if re.search(r"[-/](security|updates/?)$", source.suite.replace(
-            "-updates", "")) else DEBIAN  # fmt: skip
+    # Never fetched, or cleaned away: only what the archive's own keys sign can be Debian, or what
+    # a Debian's list names for its own release without saying which keys.
+    if re.search(r"debian-archive[\w.-]*$", source.signed_by) or (
+        not source.signed_by and _is_release(sources, source.suite)
+    ):
+        kind = source.suite.replace("-updates", "")
+        return SECURITY if re.search(r"[-/](security|updates/?)$", kind) else DEBIAN
     return ""
+
+
+def _is_release(sources: Sources, suite: str) -> bool:
+    text = sources.text(sources.system("etc/os-release"))
+    fields = dict(re.findall(r'^(ID|VERSION_CODENAME)="?([\w-]+)"?$', text, re.MULTILINE))
+    name = re.match(r"[a-z]+", suite)
+    if fields.get("ID") != "debian" or name is None:
+        return False
+    return name[0] == fields.get("VERSION_CODENAME")
 
 
 def _options(sources: Sources) -> tuple[list[str], list[Registry]]:

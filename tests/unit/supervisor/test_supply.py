@@ -56,6 +56,17 @@ def test_a_name_with_a_global_address_too_is_left_to_dns() -> None:
     assert made.packages.hosts == ()
 
 
+def test_a_name_that_does_not_resolve_is_told_and_said() -> None:
+    made = supply(found("https://a.example/x", "https://b.example"), {"b.example": ("1.1.1.1",)},
+                  opens=True)  # fmt: skip
+    assert "https://a.example/x" in made.packages.files["/etc/pip.conf"]
+    assert made.pins == ()
+    assert ["a.example" in one and "b.example" not in one for one in made.warnings] == [False, True]
+    built_in = supply(found("https://a.example/x", configured=False), {}, opens=True)
+    assert built_in.warnings == ("a warning",)
+    assert supply(found("https://a.example/x"), {}, opens=False).warnings == ("a warning",)
+
+
 def test_an_address_needs_no_name() -> None:
     made = supply(found("http://10.7.7.7:81/"), {"10.7.7.7": ("10.7.7.7",)}, opens=True)
     assert made.pins == (("10.7.7.7", 81),)

@@ -78,6 +78,26 @@ def test_where_nothing_was_fetched_the_archives_keyring_says_it(machine: Machine
     ]
 
 
+def test_a_debians_own_list_without_keys(machine: Machine) -> None:
+    """As in many container images, whose lists were cleaned away."""
+    machine.write(
+        "etc/apt/sources.list",
+        "deb http://m.example/debian bookworm main\n"
+        "deb http://m.example/debian bookworm-updates main\n"
+        "deb http://m.example/sec bookworm-security main\n"
+        "deb http://o.example/ stable main\ndeb [signed-by=/k] http://p.example/ bookworm main\n",
+    )
+    assert {role for role, _ in roles(machine)} == {""}
+    machine.write("etc/os-release", "ID=ubuntu\nVERSION_CODENAME=bookworm\n")
+    assert {role for role, _ in roles(machine)} == {""}
+    machine.write("etc/os-release", 'PRETTY_NAME="D"\nVERSION_CODENAME=bookworm\nID="debian"\n')
+    assert roles(machine) == [
+        ("debian", "http://m.example/debian"), ("", "http://m.example/debian"),
+        ("debian-security", "http://m.example/sec"), ("", "http://o.example/"),
+        ("", "http://p.example/"),
+    ]  # fmt: skip
+
+
 def test_options(machine: Machine) -> None:
     machine.write("etc/apt/sources.list", "deb https://a.example/x stable main\n")
     machine.program(
