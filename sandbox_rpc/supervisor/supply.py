@@ -120,7 +120,7 @@ def _direct(found: Found, addresses: Mapping[str, tuple[str, ...]]) -> Supply:
     silent = {
         registry.host
         for registry in found.registries
-        if opens and registry.configured and registry.host not in addresses
+        if registry.configured and registry.host not in addresses
     }
     if silent:
         # Most are public, and the guest asks for them itself; this is for those that are not.
