@@ -40,7 +40,7 @@ import report
 from sandbox_rpc.guest import identity as guest
 from sandbox_rpc.guest.identity import Identity
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import build, recipe, store
+from sandbox_rpc.images import build, recipe, reference, store
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import ImageNotFound
 from sandbox_rpc.protocol.progress import Progress
@@ -88,7 +88,7 @@ Host bare
 def images(layout: Layout) -> tuple[StoredImage, StoredImage]:
     """The trimmed and the plain image, from one tree."""
     try:
-        return store.resolve(layout, store.DEFAULT_REF), store.resolve(layout, PLAIN)
+        return store.resolve(layout, reference.BUILT), store.resolve(layout, PLAIN)
     except ImageNotFound:
         pass
 
@@ -97,14 +97,14 @@ def images(layout: Layout) -> tuple[StoredImage, StoredImage]:
 
     async def make() -> dict[str, StoredImage]:
         wanted: Mapping[str, recipe.Variant] = {
-            store.DEFAULT_REF: recipe.TRIM,
+            reference.BUILT: recipe.TRIM,
             PLAIN: recipe.STOCK,
         }
         return await build.build_variants(layout, wanted, show)
 
     made = anyio.run(make)
     sys.stderr.write("\n")
-    return made[store.DEFAULT_REF], made[PLAIN]
+    return made[reference.BUILT], made[PLAIN]
 
 
 def ours(environment: Mapping[str, str], folder: Path, *words: str) -> tuple[float, str]:

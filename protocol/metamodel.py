@@ -15,7 +15,7 @@ from typing import Any
 
 import attrs
 
-from sandbox_rpc.protocol import convert, lifecycle, methods, network, streams
+from sandbox_rpc.protocol import convert, images, lifecycle, methods, network, streams
 from sandbox_rpc.protocol import types as values
 from sandbox_rpc.protocol.errors import ERRORS, SandboxError
 from sandbox_rpc.protocol.methods import Notification, Request
@@ -40,7 +40,9 @@ def source_model() -> Model:
         requests=(*lifecycle.REQUESTS, *methods.REQUESTS),
         notifications=(*lifecycle.NOTIFICATIONS, *methods.NOTIFICATIONS),
         classes=[
-            kind for module in (lifecycle, values, network, streams) for kind in _classes(module)
+            kind
+            for module in (lifecycle, values, images, network, streams)
+            for kind in _classes(module)
         ],
         errors=[ERRORS[code] for code in sorted(ERRORS)],
     )

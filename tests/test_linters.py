@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox_rpc.config.settings import BY_KEY
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -84,4 +86,8 @@ def test_no_file_names_a_mirror_or_a_registry() -> None:
         ["git", "grep", "--untracked", "-n", "-F", *patterns],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 1, done.stdout + done.stderr
+    # The image a start takes is a name we were given, as a project's is; no other of its host is.
+    default = str(BY_KEY["image"].default).rpartition(":")[0]
+    lines = [line.replace(default, "") for line in done.stdout.splitlines()]
+    found = [line for line in lines if any(name in line for name in forbidden)]
+    assert (found, done.stderr) == ([], "")

@@ -374,22 +374,6 @@ export interface Sandbox {
   schema?: number;
 }
 
-/** A disk with its kernel and initrd. */
-export interface Image {
-  /** Readable name. */
-  ref: string;
-  /** `sha256:…` over everything in it. */
-  digest: string;
-  /** Room it takes on disk. */
-  sizeBytes: LargeInteger;
-  /** `x86_64`, `aarch64`. */
-  arch: string;
-  /** ISO 8601 time of the build. */
-  createdAt: string;
-  /** Running sandboxes that need it. Default: `[]`. */
-  inUseBy?: string[];
-}
-
 /** Which sandbox is meant; one of the two. */
 export interface Target {
   /** Its name. */
@@ -416,6 +400,8 @@ export interface StartParams {
   accelerator?: string;
   /** Image the sandbox starts from. */
   image?: string;
+  /** Ask the registry once a day whether the image's tag has moved. */
+  pullCheck?: boolean;
   /** How the workspace keeps owners and modes: `none` or `mapped-xattr`. */
   workspaceSecurity?: string;
   /** A workspace that the guest can only read. */
@@ -450,6 +436,8 @@ export interface StartParams {
   startTimeoutS?: number;
   /** The QEMU to run. */
   qemuBinary?: string;
+  /** When the default image is built here: `unreachable`, `always` or `never`. */
+  buildWhen?: string;
   /** Token for `$/progress`. */
   workDoneToken?: number | string;
 }
@@ -514,12 +502,94 @@ export interface Doctor {
   checks: Check[];
 }
 
+/** A disk with its kernel and initrd. */
+export interface Image {
+  /** Readable name. */
+  ref: string;
+  /** `sha256:…` over everything in it. */
+  digest: string;
+  /** Room it takes on disk. */
+  sizeBytes: LargeInteger;
+  /** `x86_64`, `aarch64`. */
+  arch: string;
+  /** ISO 8601 time of the build; empty where it is not known. */
+  createdAt: string;
+  /** Running sandboxes that need it. Default: `[]`. */
+  inUseBy?: string[];
+  /** Digest of its manifest in a registry, what `NAME@sha256:…` names; None: it has none. */
+  manifest?: string;
+  /** Digest of what the registry has under this name now, where it was seen to be another one. */
+  newer?: string;
+}
+
 /** An image to build from this host's Debian mirror. */
 export interface ImageBuildParams {
   /** Name to give it; by default the one that starts use. */
   ref?: string;
   /** Token for `$/progress`. */
   workDoneToken?: number | string;
+}
+
+/** An image to get from a registry. */
+export interface ImagePullParams {
+  /** Its reference; by default the one that starts use. */
+  ref?: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** An image to put into a registry. */
+export interface ImagePushParams {
+  /** Its name or digest here. */
+  ref: string;
+  /** Registry, name and tag there. */
+  to: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** An image to take from a file or folder. */
+export interface ImageImportParams {
+  /** OCI layout (folder or tar), qcow2 file, or one compressed by zstd. */
+  path: string;
+  /** Name to give it; by default `local/` and what the file is called. */
+  ref?: string;
+  /** Which one, where a layout has several. */
+  name?: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** An image to write out. */
+export interface ImageExportParams {
+  /** Its name or digest. */
+  ref: string;
+  /** Where to write an OCI layout: a tar where it ends in `.tar`, else a folder. */
+  path: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** Where an image has gone. */
+export interface ImagePublished {
+  /** Of the image. */
+  digest: string;
+  /** Digest of its manifest there. */
+  manifest: string;
+}
+
+/** Which images to remove. */
+export interface ImagePruneParams {
+  /** Also those that have a name, and those that stopped sandboxes would start from. Default: `false`. */
+  all?: boolean;
+}
+
+/** What was removed. */
+export interface ImagePruned {
+  /** Of the images. */
+  digests: string[];
+  /** Room that is free now, parts of downloads included. */
+  freedBytes: LargeInteger;
 }
 
 /** An image to remove. */
@@ -851,7 +921,7 @@ export const ShutdownRequest = new RequestType0<null, ErrorData>("shutdown");
 /**
  * Start a folder's sandbox, join its start, or return the running one. Answers when the agent has reported, the workspace is mounted and a login has succeeded. Cancelling undoes the start unless others wait for it; a client that is gone leaves it running to its end.
  *
- * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, Nested, WorkspaceRefused, QemuFailed, StartTimeout, SandboxBusy, SettingInvalid, NameInvalid, ImageNotFound, ImageInvalid, BuildFailed, SshUnreachable, GuestFailed, NetworkFailed
+ * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, Nested, WorkspaceRefused, QemuFailed, StartTimeout, SandboxBusy, SettingInvalid, NameInvalid, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid, BuildFailed, SshUnreachable, GuestFailed, NetworkFailed
  */
 export const SandboxStartRequest = new RequestType<StartParams, Sandbox, ErrorData>("sandbox/start");
 
@@ -961,6 +1031,40 @@ export const HostDoctorRequest = new RequestType0<Doctor, ErrorData>("host/docto
 
 /** The images of this user. */
 export const ImageListRequest = new RequestType0<Image[], ErrorData>("image/list");
+
+/** Ask the registries whether their tags mean other images by now, and list the images. Registries that do not answer are passed over; nothing is downloaded. */
+export const ImageCheckRequest = new RequestType0<Image[], ErrorData>("image/check");
+
+/**
+ * Get what a reference means in its registry now, and let the name mean that here. What is here already is not fetched again. Cancelling keeps what has come for the next pull.
+ *
+ * @throws ToolMissing, DiskFull, PermissionDenied, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid
+ */
+export const ImagePullRequest = new RequestType<ImagePullParams, Image, ErrorData>("image/pull");
+
+/**
+ * Put an image into a registry, with kernel and initrd as layers of their own, and give it that name here too.
+ *
+ * @throws ToolMissing, DiskFull, PermissionDenied, ImageNotFound, DownloadFailed, ImageInvalid
+ */
+export const ImagePushRequest = new RequestType<ImagePushParams, ImagePublished, ErrorData>("image/push");
+
+/**
+ * Take an image from a file or folder of this machine.
+ *
+ * @throws ToolMissing, DiskFull, PermissionDenied, ImageNotFound, DigestMismatch, ImageInvalid
+ */
+export const ImageImportRequest = new RequestType<ImageImportParams, Image, ErrorData>("image/import");
+
+/**
+ * Write an image as an OCI layout, which appears whole or not at all.
+ *
+ * @throws ToolMissing, DiskFull, PermissionDenied, ImageNotFound, ImageInvalid
+ */
+export const ImageExportRequest = new RequestType<ImageExportParams, ImagePublished, ErrorData>("image/export");
+
+/** Remove images without a name that nothing needs, and parts of downloads that nobody has gone on with for a week. */
+export const ImagePruneRequest = new RequestType<ImagePruneParams, ImagePruned, ErrorData>("image/prune");
 
 /**
  * Build a Debian 13 image from this host's mirror. Cancelling leaves nothing behind.

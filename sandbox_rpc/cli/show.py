@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from sandbox_rpc.protocol import convert
-from sandbox_rpc.protocol.progress import Progress
+from sandbox_rpc.protocol.progress import Progress, said
 from sandbox_rpc.protocol.types import Sandbox
+
+BAR = 20
+"""Characters of a bar."""
 
 
 class Ticker:
@@ -23,6 +26,7 @@ class Ticker:
         self._began = time.monotonic()
         self._last = ""
         self._drawn = False
+        self._tenth = 0
 
     @property
     def has_moved(self) -> bool:
@@ -37,13 +41,18 @@ class Ticker:
         share = "" if progress.percentage is None else f" {progress.percentage:3d}%"
         if self._live:
             elapsed = time.monotonic() - self._began
-            line = f"{elapsed:5.1f} s{share}  {progress.message}"
+            line = f"{elapsed:5.1f} s{share}  {bar(progress)}{said(progress)}"
             width = shutil.get_terminal_size().columns - 1
             sys.stderr.write(f"\r\x1b[K{line[:width]}")
             sys.stderr.flush()
             self._drawn = True
         elif progress.message != self._last:
             print(f"{progress.message} ...", file=sys.stderr, flush=True)
+            self._tenth = _tenth(progress)
+        elif _tenth(progress) > self._tenth:
+            # A log wants to hear of a long transfer too, but not four times a second.
+            print(said(progress), file=sys.stderr, flush=True)
+            self._tenth = _tenth(progress)
         self._last = progress.message
 
     def clear(self) -> None:
@@ -52,6 +61,20 @@ class Ticker:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
             self._drawn = False
+
+
+def bar(progress: Progress) -> str:
+    """How much of a transfer is done, as a bar; nothing of what is none."""
+    if progress.done_bytes is None or not progress.total_bytes:
+        return ""
+    full = min(BAR, BAR * progress.done_bytes // progress.total_bytes)
+    return f"[{'#' * full}{'-' * (BAR - full)}] "
+
+
+def _tenth(progress: Progress) -> int:
+    if progress.done_bytes is None or not progress.total_bytes:
+        return 0
+    return 10 * progress.done_bytes // progress.total_bytes
 
 
 def as_json(value: Any) -> None:

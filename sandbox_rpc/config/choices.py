@@ -36,6 +36,17 @@ class Network(enum.StrEnum):
     """Nothing; SSH comes in all the same."""
 
 
+class BuildWhen(enum.StrEnum):
+    """When the default image is built on this machine instead of being pulled."""
+
+    UNREACHABLE = "unreachable"
+    """Where its registry does not answer."""
+    ALWAYS = "always"
+    """Instead of asking a registry."""
+    NEVER = "never"
+    """A start without the image fails."""
+
+
 class Need(enum.StrEnum):
     """Whether a wall of the box must stand."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandbox_rpc.config.choices import Accelerator, Need, Network, WorkspaceSecurity
+from sandbox_rpc.config.choices import Accelerator, BuildWhen, Need, Network, WorkspaceSecurity
 from sandbox_rpc.config.setting import Folder, Kind, Setting
 
 _NEED_ORDER = (Need.OFF, Need.AUTO, Need.REQUIRE)
@@ -66,15 +66,30 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="image",
         kind=Kind.TEXT,
-        default="local/debian-13",
+        default="ghcr.io/narkatee/sandbox-kvm-image:latest",
         # It becomes an argument and a file name: no leading dash, no leading slash, no "..".
-        pattern=r"(?!.*(\.\.|//))[A-Za-z0-9][A-Za-z0-9._/:@+-]{0,511}",
-        pattern_hint="Write a reference as `sandbox image list` shows it: local/debian-13.",
+        pattern=r"(?!.*(\.\.|//))[A-Za-z0-9\[][A-Za-z0-9._/:@+\[\]-]{0,511}",
+        pattern_hint="Write a reference: example.org/owner/image:tag, "
+        "example.org/owner/image@sha256:..., or one that `sandbox image list` shows.",
         folder=Folder.TRUST,
         flag="--image",
         metavar="REF",
         help="image the sandbox starts from",
-        doc="`sandbox image list` shows what is there.",
+        doc="One in a registry is pulled by the first start that needs it, and from then on used "
+        "as it is: `sandbox image pull` takes what the tag means by then. A folder stays with the "
+        "image it began with until somebody pulls or builds another one under this name, or this "
+        "setting changes. `sandbox image list` shows what is there.",
+    ),
+    Setting(
+        key="pull.check",
+        kind=Kind.BOOL,
+        default=True,
+        loosest_first=(True, False),
+        folder=Folder.TIGHTEN,
+        flag="--pull-check",
+        help="ask the registry once a day whether the image's tag has moved",
+        doc="After a start has succeeded and without holding it up; the next one says so. Nothing "
+        "is downloaded. Without it, `sandbox image list --check` asks.",
     ),
     Setting(
         key="workspace.security",
@@ -304,6 +319,18 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="PATH",
         help="the QEMU to run; empty: found on PATH",
         doc="QEMU 7.2 or newer. An absolute path, or a name that is looked up on PATH.",
+    ),
+    Setting(
+        key="build.when",
+        kind=Kind.CHOICE,
+        choices=BuildWhen,
+        default=BuildWhen.UNREACHABLE,
+        folder=Folder.TRUST,
+        flag="--build",
+        help="when the default image is built on this machine instead of being pulled",
+        doc="Only where it is needed and not there, and `image` has its default. `unreachable`: "
+        "where its registry does not answer. What is built is `local/debian-13`; once it is there, "
+        "it stands in without anyone being asked. Other images are never replaced by it.",
     ),
     Setting(
         key="build.mirror",

@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from sandbox_rpc.config.choices import Accelerator, Need, Network, WorkspaceSecurity
+from sandbox_rpc.config.choices import Accelerator, BuildWhen, Need, Network, WorkspaceSecurity
 from sandbox_rpc.config.setting import Value
 from sandbox_rpc.config.settings import BY_KEY
 
@@ -31,6 +31,8 @@ class Settings:
     """What runs the guest's instructions."""
     image: str = _of("image")
     """Reference of the image."""
+    pull_check: bool = _of("pull.check")
+    """Whether a registry is asked once a day if the tag has moved."""
     workspace_security: WorkspaceSecurity = _of("workspace.security")
     """How owners and modes in the workspace are kept."""
     workspace_read_only: bool = _of("workspace.read_only")
@@ -67,6 +69,8 @@ class Settings:
     """Longest shutdown in seconds; 0: by accelerator."""
     qemu_binary: str = _of("qemu.binary")
     """Path or name of QEMU; empty: found on PATH."""
+    build_when: BuildWhen = _of("build.when")
+    """When the default image is built instead of being pulled."""
     build_mirror: str = _of("build.mirror")
     """Debian mirror for image builds; empty: the host's own."""
 

@@ -32,6 +32,18 @@ RESERVED = frozenset({"lock", "by-path"})
 
 
 @frozen
+class Pin:
+    """The image that a folder stays with."""
+
+    ref: str
+    """What the settings asked for."""
+    digest: str
+    """What it got."""
+    chosen: str | None = None
+    """What somebody had last chosen under this name by then; when that changes, the pin ends."""
+
+
+@frozen
 class Record:
     """What is remembered of a sandbox."""
 
@@ -43,6 +55,8 @@ class Record:
     overrides: dict[str, Any] = field(factory=dict)
     """Settings that the last start was given beside the files, by key: when the alias of a stopped
     sandbox starts it again, a read-only workspace must not come back writable."""
+    image: Pin | None = None
+    """What it last started from."""
     schema: int = SCHEMA
 
 
@@ -139,6 +153,13 @@ def remember_port(layout: Layout, name: str, port: int) -> None:
     record = read(layout, name)
     if record.last_port != port:
         write(layout, attrs.evolve(record, last_port=port))
+
+
+def remember_image(layout: Layout, name: str, pin: Pin) -> None:
+    """Note the image of a start."""
+    record = read(layout, name)
+    if record.image != pin:
+        write(layout, attrs.evolve(record, image=pin))
 
 
 def remember_overrides(layout: Layout, name: str, overrides: Mapping[str, object]) -> None:

@@ -13,6 +13,7 @@
 │  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
 │  ├─ refs/<reference>.json      readable name → digest
 │  ├─ staging/<random>/          images in the making; its `lock` is held by the maker
+│  ├─ ingest/<hex>.partial       a download so far; `<hex>.lock` is held by who adds to it
 │  ├─ lock                       held while a reference or an image changes
 │  └─ build.lock                 held by the start that builds the default image
 └─ probes/                       what the installed QEMU and this kernel can do, remembered
@@ -25,55 +26,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 from pathlib import Path
 
 from attrs import frozen
 
-from sandbox_rpc.protocol.errors import PermissionDenied
-
-
-def home() -> Path | None:
-    """The user's home folder; None where HOME is unset and the user is in no table."""
-    if folder := os.environ.get("HOME"):
-        return Path(folder)
-    try:
-        return Path(pwd.getpwuid(os.getuid()).pw_dir)
-    except KeyError:
-        return None
-
-
-def cache_base() -> Path:
-    """Where everything that can be made again lies; 0700."""
-    if base := os.environ.get("SANDBOX_CACHE_BASE"):
-        return Path(base).absolute()
-    if base := os.environ.get("XDG_CACHE_HOME"):
-        return Path(base).absolute() / "sandbox"
-    return _home("SANDBOX_CACHE_BASE") / ".cache" / "sandbox"
-
-
-def config_base() -> Path:
-    """Where the user's settings lie."""
-    if base := os.environ.get("XDG_CONFIG_HOME"):
-        return Path(base).absolute() / "sandbox"
-    return _home("XDG_CONFIG_HOME") / ".config" / "sandbox"
-
-
-def config_file() -> Path:
-    """The user's settings."""
-    return config_base() / "config.toml"
-
+from sandbox_rpc.host.bases import cache_base as cache_base
+from sandbox_rpc.host.bases import config_base as config_base
+from sandbox_rpc.host.bases import config_file as config_file
+from sandbox_rpc.host.bases import home as home
 
 FOLDER_FILE = "sandbox.toml"
 """Settings that a workspace brings along; the guest can write it, so it may only tighten."""
-
-
-def _home(instead: str) -> Path:
-    if (folder := home()) is None:
-        raise PermissionDenied(
-            "This user has no home folder.", hint=f"Set HOME, or {instead} to a folder."
-        )
-    return folder
 
 
 def path_digest(path: str) -> str:
@@ -367,6 +330,16 @@ class Layout:
         return self.cache / "staging"
 
     @property
+    def ingest(self) -> Path:
+        return self.cache / "ingest"
+
+    def partial(self, hex_digest: str) -> Path:
+        return self.ingest / f"{hex_digest}.partial"
+
+    def ingest_lock(self, hex_digest: str) -> Path:
+        return self.ingest / f"{hex_digest}.lock"
+
+    @property
     def cache_lock(self) -> Path:
         return self.cache / "lock"
 
@@ -389,5 +362,5 @@ class Layout:
         """Make the folders that others are made in."""
         for folder in (self.base, self.names, self.by_path, self.rooms, self.cache):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.images, self.refs, self.staging):
+        for folder in (self.images, self.refs, self.staging, self.ingest):
             folder.mkdir(mode=0o700, exist_ok=True)

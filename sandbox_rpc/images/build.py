@@ -17,6 +17,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ import anyio.to_thread
 
 from sandbox_rpc.host import files, process
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import bootstrap, initrd, mirror, recipe, store
+from sandbox_rpc.images import bootstrap, initrd, mirror, recipe, refs, store
 from sandbox_rpc.images.staging import Staging, as_root, staging
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import BuildFailed, DiskFull
@@ -44,10 +45,12 @@ async def build(
     *,
     trimmed: bool = True,
     source: str = "",
+    chosen: bool = True,
 ) -> StoredImage:
     """Build a Debian image from the mirror `source`, or the one this host uses; name it `ref`.
 
     Takes about a minute, and 3 GiB of room while it runs. Cancelling leaves nothing behind.
+    `chosen`: somebody asked for it by name, so folders with another image move on to it.
 
     Raises:
         ImageNotFound: not a name an image can have.
@@ -56,7 +59,8 @@ async def build(
         BuildFailed: a tool failed; the log is kept.
     """
     variant = recipe.TRIM if trimmed else recipe.STOCK
-    return (await build_variants(layout, {ref: variant}, report, source=source))[ref]
+    made = await build_variants(layout, {ref: variant}, report, source=source, chosen=chosen)
+    return made[ref]
 
 
 async def build_variants(
@@ -65,16 +69,17 @@ async def build_variants(
     report: Report = silent,
     *,
     source: str = "",
+    chosen: bool = True,
 ) -> dict[str, StoredImage]:
     """Build several images from one tree of packages, for comparisons; errors as in `build`."""
     for ref in wanted:
-        store.normalize(ref)
+        refs.normalize(ref)
     _check_machine(layout)
     log_kept = layout.cache / LOG
     async with staging(layout) as place:
         log = bootstrap.Log(place.folder / LOG)
         try:
-            return await _Build(layout, place, log, report, source).run(wanted)
+            return await _Build(layout, place, log, report, source, chosen).run(wanted)
         except (BuildFailed, DiskFull) as error:
             with contextlib.suppress(OSError):
                 os.replace(log.path, log_kept)
@@ -116,13 +121,20 @@ class _Build:
     """One run: where it works, and how it says how far it is."""
 
     def __init__(
-        self, layout: Layout, place: Staging, log: bootstrap.Log, report: Report, source: str
+        self,
+        layout: Layout,
+        place: Staging,
+        log: bootstrap.Log,
+        report: Report,
+        source: str,
+        chosen: bool,
     ) -> None:
         self.layout = layout
         self.place = place
         self.log = log
         self.report = report
         self.source = source
+        self.chosen = chosen
         self.arch = platform.machine()
         self.tree = place.folder / "tree"
 
@@ -227,7 +239,9 @@ class _Build:
             digest = await anyio.to_thread.run_sync(store.describe, result, facts)
             say(0.95, "Publishing the image")
             # Not cancellable: two renames, and after them the image is there.
-            image = await anyio.to_thread.run_sync(store.publish, self.layout, ref, result, digest)
+            image = await anyio.to_thread.run_sync(
+                partial(store.publish, self.layout, ref, result, digest, chosen=self.chosen)
+            )
         if copy:
             await self._inside(["rm", "-rf", "--one-file-system", str(tree)])
         return image

@@ -7,29 +7,31 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 from attrs import frozen
 
 from sandbox_rpc.host import files, locks
 from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images import reference, refs
+from sandbox_rpc.images.refs import Entry
 from sandbox_rpc.protocol.errors import ImageInUse, ImageInvalid, ImageNotFound, StateNewer
-
-DEFAULT_REF = "local/debian-13"
-"""What a start takes that names no image."""
 
 SCHEMA = 1
 DISK = "disk.qcow2"
 KERNEL = "vmlinuz"
 INITRD = "initrd"
 METADATA = "image.json"
+FACTS = (
+    "arch", "createdAt", "suite", "variant", "kernelVersion", "kernelCommandLine", "agent",
+    "agentVersion", "sshPort", "diskMib", "foreign", "injectsAgent", "hostKeyFile", "cloudInit",
+    "manifest",
+)  # fmt: skip
+"""Fields of `image.json` beside `schema` and `files`."""
 
-_REF = re.compile(
-    r"(?P<name>[a-z0-9]+(?:[._:-][a-z0-9]+)*(?:/[a-z0-9]+(?:[._-]+[a-z0-9]+)*)*)"
-    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
-)
 _DIGEST = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})")
 
 
@@ -47,7 +49,7 @@ class StoredImage:
     kernel_command_line: str
     arch: str
     agent: bool
-    """Whether our agent is in it: without, no warm start and no orderly unmount."""
+    """Whether our agent runs in it: without, no warm start and no orderly unmount."""
     ssh_port: int
     """Where its sshd listens in the guest."""
     disk_mib: int
@@ -55,25 +57,25 @@ class StoredImage:
     created_at: str
     size_bytes: int
     """Room its files take here."""
+    manifest: str | None = None
+    """`sha256:…` of the manifest it came from in a registry or a layout."""
+    foreign: bool = False
+    """Whether somebody else made it: it is told who it is in all dialects, and wants DHCP."""
+    injects_agent: bool = False
+    """Whether the agent comes with the identity instead of being in the image."""
+    host_key_file: str | None = None
+    """Where its sshd reads the ed25519 host key, if not from /etc/ssh."""
 
 
-def normalize(ref: str) -> str:
-    """The reference as it is kept.
-
-    Raises:
-        ImageNotFound: no image can have this name.
-    """
-    if len(ref) > 255 or ".json/" in ref or not _REF.fullmatch(ref):
-        raise ImageNotFound(
-            f"{ref[:80]!r} is not a name an image can have.",
-            hint="Names look like local/debian-13 or local/debian-13:plain, in lower case.",
-            ref=ref[:255],
-        )
-    return ref
+def is_digest(text: str) -> bool:
+    """Whether a text means an image by its digest, or by the first digits of it."""
+    return _DIGEST.fullmatch(text) is not None
 
 
 def resolve(layout: Layout, ref: str) -> StoredImage:
     """The image of a reference, of `sha256:…`, or of the first 12 or more digits of a digest.
+
+    A digest may be that of the image or of its manifest in a registry.
 
     Raises:
         ImageNotFound: there is none, or several begin with these digits.
@@ -82,38 +84,42 @@ def resolve(layout: Layout, ref: str) -> StoredImage:
     """
     if digits := _DIGEST.fullmatch(ref):
         return _by_digest(layout, ref, digits[1])
-    path = _ref_file(layout, normalize(ref))
-    try:
-        entry = json.loads(path.read_bytes())
-        found = _DIGEST.fullmatch(entry["digest"])
-    except FileNotFoundError:
-        raise _absent(ref) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ImageInvalid(f"The reference {ref} is damaged: {path}.", ref=ref) from error
-    if not found:
-        raise ImageInvalid(f"The reference {ref} is damaged: {path}.", ref=ref)
-    return load(ref, layout.images / found[1])
+    name = reference.parse(ref)
+    entry = refs.read(layout, str(name))
+    if entry is not None:
+        return load(str(name), layout.images / entry.digest.removeprefix("sha256:"))
+    if name.digest and (image := by_manifest(layout, name.digest)):
+        return attrs.evolve(image, ref=str(name))
+    raise _absent(ref)
+
+
+def by_manifest(layout: Layout, manifest: str) -> StoredImage | None:
+    """The image that came from a manifest, or was pushed as it."""
+    for entry in refs.every(layout):
+        if entry.manifest == manifest:
+            try:
+                return load(entry.ref, layout.images / entry.digest.removeprefix("sha256:"))
+            except (ImageNotFound, ImageInvalid, StateNewer):
+                continue
+    for folder in _folders(layout):
+        try:
+            image = load(f"sha256:{folder.name}", folder)
+        except (ImageNotFound, ImageInvalid, StateNewer):
+            continue
+        if image.manifest == manifest:
+            return image
+    return None
 
 
 def list_images(layout: Layout) -> list[StoredImage]:
     """All usable images, one for each reference, by name; damaged ones are left out."""
     found = []
-    for ref in references(layout):
+    for ref in refs.names(layout):
         try:
             found.append(resolve(layout, ref))
         except (ImageNotFound, ImageInvalid, StateNewer):
             continue
     return found
-
-
-def references(layout: Layout) -> list[str]:
-    """All names there are, sorted."""
-    suffix = ".json"
-    if not layout.refs.is_dir():
-        return []
-    paths = (p.relative_to(layout.refs).as_posix() for p in layout.refs.rglob(f"*{suffix}"))
-    names = (name.removesuffix(suffix) for name in paths)
-    return sorted(name for name in names if _REF.fullmatch(name))
 
 
 def load(ref: str, folder: Path) -> StoredImage:
@@ -141,17 +147,22 @@ def load(ref: str, folder: Path) -> StoredImage:
     return image
 
 
-def describe(folder: Path, facts: Mapping[str, Any]) -> str:
+def describe(folder: Path, facts: Mapping[str, Any], *, layer: str | None = None) -> str:
     """Write `image.json` for the files in a staging folder; the digest that names them together.
 
-    Reads all of them once. `facts` are the fields of `image.json` other than schema and files.
+    Reads all of them once, the disk only where no `layer` is known: the digest of what it was
+    unpacked from, which names it as well. `facts` are the fields other than schema and files.
     """
-    entries = {}
+    entries: dict[str, dict[str, str | int]] = {}
     for name in (DISK, INITRD, KERNEL):
         path = folder / name
+        size = path.stat().st_size
+        if name == DISK and layer is not None:
+            entries[name] = {"layer": layer, "size": size}
+            continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        entries[name] = {"sha256": digest, "size": path.stat().st_size}
+        entries[name] = {"sha256": digest, "size": size}
     metadata = {"schema": SCHEMA, **facts, "files": entries}
     files.replace(folder / METADATA, json.dumps(metadata, indent=2) + "\n", 0o444)
     return digest_of(metadata)
@@ -163,7 +174,15 @@ def digest_of(metadata: Mapping[str, Any]) -> str:
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
-def publish(layout: Layout, ref: str, staged: Path, digest: str) -> StoredImage:
+def publish(
+    layout: Layout,
+    ref: str,
+    staged: Path,
+    digest: str,
+    *,
+    manifest: str | None = None,
+    chosen: bool = True,
+) -> StoredImage:
     """Move a staging folder with exactly an image's files into the store and name it; two renames.
 
     Whoever reads sees the old image under this name or the new one, never a part. An image that
@@ -175,20 +194,35 @@ def publish(layout: Layout, ref: str, staged: Path, digest: str) -> StoredImage:
     staged.chmod(0o700)
     _flush(staged)
     with locks.held(layout.cache_lock), files.translated(final):
-        if final.exists():
+        if _is_whole(final):
             shutil.rmtree(staged)
         else:
+            _discard(layout, final)
             staged.rename(final)
         _flush(layout.images)
-        name_image(layout, ref, digest)
-    return load(ref, final)
+        name_image(layout, ref, digest, manifest=manifest, chosen=chosen)
+    return load(refs.normalize(ref), final)
 
 
-def name_image(layout: Layout, ref: str, digest: str) -> None:
-    """Let `ref` mean the image `digest` from now on; the caller holds the cache's lock."""
-    path = _ref_file(layout, normalize(ref))
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    files.replace(path, json.dumps({"ref": ref, "digest": digest}) + "\n")
+def _is_whole(folder: Path) -> bool:
+    try:
+        load(folder.name, folder)
+    except (ImageNotFound, ImageInvalid, StateNewer):
+        return False
+    return True
+
+
+def name_image(
+    layout: Layout, ref: str, digest: str, *, manifest: str | None = None, chosen: bool = True
+) -> None:
+    """Let `ref` mean the image `digest` from now on; the caller holds the cache's lock.
+
+    `chosen` says that somebody asked for it, so that folders with another image move on to it.
+    """
+    refs.write(
+        layout,
+        Entry(refs.normalize(ref), digest, manifest=manifest, chosen=digest if chosen else None),
+    )
 
 
 def remove(
@@ -204,8 +238,7 @@ def remove(
     """
     with locks.held(layout.cache_lock):
         names, digest = _names_of(layout, ref)
-        doomed = [names[0]] if names and ref == names[0] else names
-        others = [n for n, d in _digests(layout) if d == digest and n not in doomed]
+        others = [n for n, d in _digests(layout) if d == digest and n not in names]
         users = sorted(in_use(digest) if callable(in_use) else {digest} & set(in_use))
         if users and not others:
             raise ImageInUse(
@@ -215,22 +248,22 @@ def remove(
                 digest=digest,
                 users=users,
             )
-        for name in doomed:
-            _ref_file(layout, name).unlink(missing_ok=True)
+        for name in names:
+            refs.path_of(layout, name).unlink(missing_ok=True)
         folder = layout.images / digest.removeprefix("sha256:")
         return 0 if others else _discard(layout, folder)
 
 
-def prune(layout: Layout, in_use: Collection[str] | Callable[[str], Collection[str]] = ()) -> int:
-    """Remove images that have no name and that nobody needs; the bytes that frees."""
-    freed = 0
+def prune(layout: Layout, kept: Callable[[str], bool] | Collection[str] = ()) -> dict[str, int]:
+    """Remove images that have no name, unless `kept` says so of their digest; bytes by digest."""
+    freed = {}
     with locks.held(layout.cache_lock):
         named = {digest for _, digest in _digests(layout)}
-        for folder in sorted(layout.images.iterdir()):
+        for folder in _folders(layout):
             digest = f"sha256:{folder.name}"
-            used = in_use(digest) if callable(in_use) else digest in in_use
-            if not used and digest not in named:
-                freed += _discard(layout, folder)
+            needed = kept(digest) if callable(kept) else digest in kept
+            if not needed and digest not in named:
+                freed[digest] = _discard(layout, folder)
     return freed
 
 
@@ -242,24 +275,21 @@ def _names_of(layout: Layout, ref: str) -> tuple[list[str], str]:
             raise _absent(ref)
         digest = f"sha256:{folders[0].name}"
         return [name for name, of in _digests(layout) if of == digest], digest
-    for name, digest in _digests(layout):
-        if name == normalize(ref):
-            return [name], digest
-    path = _ref_file(layout, normalize(ref))
-    if not path.exists():
+    name = refs.normalize(ref)
+    try:
+        entry = refs.read(layout, name)
+    except ImageInvalid:
+        refs.path_of(layout, name).unlink()
+        raise ImageInvalid(
+            f"The reference {ref} was damaged; it has been removed.", ref=ref
+        ) from None
+    if entry is None:
         raise _absent(ref)
-    path.unlink()
-    raise ImageInvalid(f"The reference {ref} was damaged; it has been removed.", ref=ref)
+    return [name], entry.digest
 
 
-def _digests(layout: Layout) -> Iterator[tuple[str, str]]:
-    for name in references(layout):
-        try:
-            digest = json.loads(_ref_file(layout, name).read_bytes())["digest"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-        if isinstance(digest, str) and re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
-            yield name, digest
+def _digests(layout: Layout) -> list[tuple[str, str]]:
+    return [(entry.ref, entry.digest) for entry in refs.every(layout)]
 
 
 def _discard(layout: Layout, folder: Path) -> int:
@@ -275,6 +305,8 @@ def _discard(layout: Layout, folder: Path) -> int:
 
 def _by_digest(layout: Layout, ref: str, digits: str) -> StoredImage:
     found = [p for p in _folders(layout) if p.name.startswith(digits)]
+    if not found and len(digits) == 64 and (image := by_manifest(layout, f"sha256:{digits}")):
+        return image
     if len(found) != 1:
         raise _absent(ref)
     names = [name for name, digest in _digests(layout) if digest == f"sha256:{found[0].name}"]
@@ -287,10 +319,6 @@ def _folders(layout: Layout) -> list[Path]:
 
 def _absent(ref: str) -> ImageNotFound:
     return ImageNotFound(f"There is no image {ref}.", ref=ref)
-
-
-def _ref_file(layout: Layout, ref: str) -> Path:
-    return layout.refs / f"{ref}.json"
 
 
 def _image(ref: str, folder: Path, metadata: Mapping[str, Any], size: int) -> StoredImage:
@@ -308,7 +336,25 @@ def _image(ref: str, folder: Path, metadata: Mapping[str, Any], size: int) -> St
         disk_mib=int(metadata["diskMib"]),
         created_at=str(metadata["createdAt"]),
         size_bytes=size,
+        manifest=metadata.get("manifest"),
+        foreign=bool(metadata.get("foreign", False)),
+        injects_agent=bool(metadata.get("injectsAgent", False)),
+        host_key_file=metadata.get("hostKeyFile"),
     )
+
+
+def unnamed(layout: Layout) -> list[StoredImage]:
+    """The usable images that no name means; their `ref` is their digest."""
+    named = {digest for _, digest in _digests(layout)}
+    found = []
+    for folder in _folders(layout):
+        digest = f"sha256:{folder.name}"
+        if digest not in named:
+            try:
+                found.append(load(digest, folder))
+            except (ImageNotFound, ImageInvalid, StateNewer):
+                continue
+    return found
 
 
 def _flush(path: Path) -> None:

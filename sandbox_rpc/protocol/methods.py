@@ -7,6 +7,7 @@ from typing import Any
 from attrs import frozen
 
 from sandbox_rpc.protocol import errors as e
+from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol import types as t
@@ -55,8 +56,8 @@ REQUESTS = (
         (
             e.KvmUnavailable, e.QemuMissing, e.ToolMissing, e.DiskFull, e.PermissionDenied,
             e.Nested, e.WorkspaceRefused, e.QemuFailed, e.StartTimeout, e.SandboxBusy,
-            e.SettingInvalid, e.NameInvalid, e.ImageNotFound, e.ImageInvalid, e.BuildFailed,
-            e.SshUnreachable, e.GuestFailed, e.NetworkFailed,
+            e.SettingInvalid, e.NameInvalid, e.ImageNotFound, e.DownloadFailed, e.DigestMismatch,
+            e.ImageInvalid, e.BuildFailed, e.SshUnreachable, e.GuestFailed, e.NetworkFailed,
         ), progress=True,
     ),
     Request(
@@ -142,14 +143,56 @@ REQUESTS = (
         (e.SandboxNotFound, e.WorkspaceRefused, e.SettingInvalid),
     ),
     Request("host/doctor", None, t.Doctor, "What this host has and lacks."),
-    Request("image/list", None, list[t.Image], "The images of this user."),
+    Request("image/list", None, list[i.Image], "The images of this user."),
     Request(
-        "image/build", t.ImageBuildParams, t.Image,
+        "image/check", None, list[i.Image],
+        "Ask the registries whether their tags mean other images by now, and list the images. "
+        "Registries that do not answer are passed over; nothing is downloaded.",
+    ),
+    Request(
+        "image/pull", i.ImagePullParams, i.Image,
+        "Get what a reference means in its registry now, and let the name mean that here. What is "
+        "here already is not fetched again. Cancelling keeps what has come for the next pull.",
+        (
+            e.ToolMissing, e.DiskFull, e.PermissionDenied, e.ImageNotFound, e.DownloadFailed,
+            e.DigestMismatch, e.ImageInvalid,
+        ), progress=True,
+    ),
+    Request(
+        "image/push", i.ImagePushParams, i.ImagePublished,
+        "Put an image into a registry, with kernel and initrd as layers of their own, and give it "
+        "that name here too.",
+        (
+            e.ToolMissing, e.DiskFull, e.PermissionDenied, e.ImageNotFound, e.DownloadFailed,
+            e.ImageInvalid,
+        ), progress=True,
+    ),
+    Request(
+        "image/import", i.ImageImportParams, i.Image,
+        "Take an image from a file or folder of this machine.",
+        (
+            e.ToolMissing, e.DiskFull, e.PermissionDenied, e.ImageNotFound, e.DigestMismatch,
+            e.ImageInvalid,
+        ), progress=True,
+    ),
+    Request(
+        "image/export", i.ImageExportParams, i.ImagePublished,
+        "Write an image as an OCI layout, which appears whole or not at all.",
+        (e.ToolMissing, e.DiskFull, e.PermissionDenied, e.ImageNotFound, e.ImageInvalid),
+        progress=True,
+    ),
+    Request(
+        "image/prune", i.ImagePruneParams, i.ImagePruned,
+        "Remove images without a name that nothing needs, and parts of downloads that nobody has "
+        "gone on with for a week.",
+    ),
+    Request(
+        "image/build", i.ImageBuildParams, i.Image,
         "Build a Debian 13 image from this host's mirror. Cancelling leaves nothing behind.",
         (e.ToolMissing, e.DiskFull, e.ImageNotFound, e.BuildFailed), progress=True,
     ),
     Request(
-        "image/remove", t.ImageRemoveParams, None, "Remove an image that no sandbox runs on.",
+        "image/remove", i.ImageRemoveParams, None, "Remove an image that no sandbox runs on.",
         (e.ImageNotFound, e.ImageInUse),
     ),
 )  # fmt: skip

@@ -175,24 +175,6 @@ class Sandbox:
 
 
 @frozen
-class Image:
-    """A disk with its kernel and initrd."""
-
-    ref: str
-    """Readable name."""
-    digest: str
-    """`sha256:…` over everything in it."""
-    size_bytes: int = field(metadata=LARGE)
-    """Room it takes on disk."""
-    arch: str
-    """`x86_64`, `aarch64`."""
-    created_at: str
-    """ISO 8601 time of the build."""
-    in_use_by: list[str] = field(factory=list)
-    """Running sandboxes that need it."""
-
-
-@frozen
 class Target:
     """Which sandbox is meant; one of the two."""
 
@@ -222,6 +204,8 @@ class StartParams:
     """`auto`, `kvm` or `tcg`."""
     image: str | None = None
     """Image the sandbox starts from."""
+    pull_check: bool | None = None
+    """Ask the registry once a day whether the image's tag has moved."""
     workspace_security: str | None = None
     """How the workspace keeps owners and modes: `none` or `mapped-xattr`."""
     workspace_read_only: bool | None = None
@@ -256,6 +240,8 @@ class StartParams:
     """Seconds a start may take; 0: by accelerator."""
     qemu_binary: str | None = None
     """The QEMU to run."""
+    build_when: str | None = None
+    """When the default image is built here: `unreachable`, `always` or `never`."""
     work_done_token: int | str | None = None
     """Token for `$/progress`."""
 
@@ -341,21 +327,3 @@ class Doctor:
     """Whether a sandbox can be started."""
     checks: list[Check]
     """In the order of their weight."""
-
-
-@frozen
-class ImageBuildParams:
-    """An image to build from this host's Debian mirror."""
-
-    ref: str | None = None
-    """Name to give it; by default the one that starts use."""
-    work_done_token: int | str | None = None
-    """Token for `$/progress`."""
-
-
-@frozen
-class ImageRemoveParams:
-    """An image to remove."""
-
-    ref: str
-    """Its name or digest."""

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import store
+from sandbox_rpc.images import reference, store
 from sandbox_rpc.network import slirp
 from sandbox_rpc.network.support import COST, remedy
-from sandbox_rpc.protocol.errors import SandboxError
+from sandbox_rpc.protocol.errors import ImageNotFound, SandboxError
 from sandbox_rpc.protocol.types import Check, Doctor, Verdict
 from sandbox_rpc.qemu import capabilities
 from sandbox_rpc.qemu.box import Finding
@@ -131,10 +131,17 @@ def _room(layout: Layout) -> Check:
 
 
 def _image(layout: Layout) -> Check:
-    try:
-        image = store.resolve(layout, store.DEFAULT_REF)
-    except SandboxError as error:
-        return Check(
-            "image", Verdict.WARNING, error.message, "The first start builds it, in minutes."
-        )
-    return Check("image", Verdict.OK, f"{image.ref} ({image.digest[:19]}, {image.created_at})")
+    for ref in (reference.DEFAULT, reference.BUILT):
+        try:
+            image = store.resolve(layout, ref)
+        except ImageNotFound:
+            continue
+        except SandboxError as error:
+            return Check("image", Verdict.WARNING, error.message, error.hint)
+        return Check("image", Verdict.OK, f"{image.ref} ({image.digest[:19]}, {image.created_at})")
+    return Check(
+        "image",
+        Verdict.WARNING,
+        f"{reference.DEFAULT} is not here",
+        "The first start gets it, or builds one where it cannot be reached; both take minutes.",
+    )

@@ -17,7 +17,8 @@ from sandbox_rpc.config.settings import SETTINGS
 from sandbox_rpc.host import names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images.store import DEFAULT_REF
+from sandbox_rpc.images import reference
+from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.sandboxes import allowlist, audit, images, ports
@@ -56,8 +57,14 @@ class Answers:
             "network/log": self.network_log,
             "host/doctor": self.doctor,
             "image/list": self.image_list,
+            "image/check": self.image_check,
             "image/build": self.image_build,
+            "image/pull": self.image_pull,
+            "image/push": self.image_push,
+            "image/import": self.image_import,
+            "image/export": self.image_export,
             "image/remove": self.image_remove,
+            "image/prune": self.image_prune,
         }
 
     async def start(self, params: t.StartParams, call: Call) -> t.Sandbox:
@@ -130,20 +137,60 @@ class Answers:
         binary = sources.load(None, {}).settings.qemu_binary
         return await anyio.to_thread.run_sync(examine, self._layout, binary)
 
-    async def image_list(self, params: object, call: Call) -> list[t.Image]:
+    async def image_list(self, params: object, call: Call) -> list[i.Image]:
         """`image/list`."""
-        return await anyio.to_thread.run_sync(images.every, self._layout)
+        return await images.list_(self._layout)
 
-    async def image_build(self, params: t.ImageBuildParams, call: Call) -> t.Image:
+    async def image_check(self, params: object, call: Call) -> list[i.Image]:
+        """`image/check`."""
+        return await images.list_(self._layout, check=True)
+
+    async def image_build(self, params: i.ImageBuildParams, call: Call) -> i.Image:
         """`image/build`."""
         call.undo = True
         with reporting(self._notify, call.token, "Building image") as report:
-            ref = DEFAULT_REF if params.ref is None else params.ref
+            ref = reference.BUILT if params.ref is None else params.ref
             return await images.build(self._layout, ref, report=report, cancel=call.cancel)
 
-    async def image_remove(self, params: t.ImageRemoveParams, call: Call) -> None:
+    async def image_pull(self, params: i.ImagePullParams, call: Call) -> i.Image:
+        """`image/pull`."""
+        call.undo = True
+        ref = params.ref or sources.load(None, {}).settings.image
+        with reporting(self._notify, call.token, f"Pulling {ref}") as report:
+            return await images.pull(self._layout, ref, report=report, cancel=call.cancel)
+
+    async def image_push(self, params: i.ImagePushParams, call: Call) -> i.ImagePublished:
+        """`image/push`."""
+        call.undo = True
+        with reporting(self._notify, call.token, f"Pushing {params.ref}") as report:
+            return await images.push(
+                self._layout, params.ref, params.to, report=report, cancel=call.cancel
+            )
+
+    async def image_import(self, params: i.ImageImportParams, call: Call) -> i.Image:
+        """`image/import`."""
+        call.undo = True
+        with reporting(self._notify, call.token, "Importing image") as report:
+            return await images.import_(
+                self._layout, params.path, params.ref, name=params.name,
+                report=report, cancel=call.cancel,
+            )  # fmt: skip
+
+    async def image_export(self, params: i.ImageExportParams, call: Call) -> i.ImagePublished:
+        """`image/export`."""
+        call.undo = True
+        with reporting(self._notify, call.token, f"Exporting {params.ref}") as report:
+            return await images.export(
+                self._layout, params.ref, params.path, report=report, cancel=call.cancel
+            )
+
+    async def image_remove(self, params: i.ImageRemoveParams, call: Call) -> None:
         """`image/remove`."""
         await anyio.to_thread.run_sync(images.remove, self._layout, params.ref)
+
+    async def image_prune(self, params: i.ImagePruneParams, call: Call) -> i.ImagePruned:
+        """`image/prune`."""
+        return await images.prune(self._layout, all_=params.all)
 
     def _record(self, name: str | None, workspace: str | None) -> Record:
         if name is not None:

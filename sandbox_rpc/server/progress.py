@@ -8,7 +8,8 @@ from typing import Any
 
 from lsprotocol import types as lsp
 
-from sandbox_rpc.protocol.progress import Progress, Report, silent
+from sandbox_rpc.protocol import convert
+from sandbox_rpc.protocol.progress import Progress, Report, said, silent
 
 Notify = Callable[[str, Any], None]
 
@@ -17,8 +18,8 @@ Notify = Callable[[str, Any], None]
 def reporting(notify: Notify, token: int | str | None, title: str) -> Iterator[Report]:
     """A `Report` for the block; silent where the client gave no token.
 
-    Nothing is sent for work that has nothing to say: it was done already. Values carry `phase`
-    beside LSP's own fields.
+    Nothing is sent for work that has nothing to say: it was done already. Values carry `phase`,
+    and of a transfer its bytes, beside LSP's own fields.
     """
     if token is None:
         yield silent
@@ -31,15 +32,13 @@ def reporting(notify: Notify, token: int | str | None, title: str) -> Iterator[R
     def report(progress: Progress) -> None:
         nonlocal begun
         value: dict[str, Any] = {
+            **convert.to_wire(progress),
             "kind": "report" if begun else "begin",
-            "message": progress.message,
-            "phase": progress.phase,
+            "message": said(progress),
             "cancellable": True,
         }
         if not begun:
             value["title"] = title
-        if progress.percentage is not None:
-            value["percentage"] = progress.percentage
         begun = True
         send(value)
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -14,15 +13,11 @@ import anyio.abc
 import attrs
 
 from sandbox_rpc.config.choices import Network
-from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import files, locks, names
-from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import build, disk
-from sandbox_rpc.images import store as images
+from sandbox_rpc.images import disk
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.network.settings import MTU
-from sandbox_rpc.protocol.errors import ImageNotFound, SandboxBusy
-from sandbox_rpc.protocol.progress import Progress, Report
+from sandbox_rpc.protocol.errors import SandboxBusy
 from sandbox_rpc.protocol.types import State
 from sandbox_rpc.qemu import capabilities
 from sandbox_rpc.qemu.box import Box
@@ -39,6 +34,7 @@ from sandbox_rpc.qemu.machine import (
     UserNetwork,
 )
 from sandbox_rpc.qemu.view import IMAGE, PERSIST, Mount, View, masked
+from sandbox_rpc.supervisor import image as images
 from sandbox_rpc.supervisor import net, proxy, scope
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import (
@@ -86,8 +82,9 @@ async def boot(
         started_at=now(),
     )  # fmt: skip
     with steps.step("image", "Looking for the image"):
-        image = await ensure_image(place.layout, settings, steps.report)
-        store.change(image=image.ref, image_digest=image.digest)
+        choice = await images.claim(place, settings, store, steps.report)
+        image, warnings = choice.image, [*warnings, *choice.remarks]
+        store.change(warnings=warnings)
     with steps.step("disk", "Making the disk"):
         _make_folders(place, box)
         await disk.create_overlay(place.room.overlay, image, settings.disk_mib)
@@ -174,26 +171,6 @@ async def take_lock(place: Place) -> int:
             await anyio.sleep(locks.RETRY_S)
         return lock_fd
     raise SandboxBusy(f"A machine of {place.name} is still running.", name=place.name)
-
-
-async def ensure_image(layout: Layout, settings: Settings, report: Report) -> StoredImage:
-    """The image of the settings; the default one is built where it is missing.
-
-    Raises:
-        ImageNotFound: it is neither there nor the one we know how to make.
-        BuildFailed: it could not be made.
-    """
-    try:
-        return await anyio.to_thread.run_sync(images.resolve, layout, settings.image)
-    except ImageNotFound:
-        if settings.image != images.DEFAULT_REF:
-            raise
-    report(Progress("image", "Waiting for an image that is being built"))
-    async with locks.held_async(layout.build_lock):
-        # Several sandboxes may have found it missing; one builds for all.
-        with suppress(ImageNotFound):
-            return await anyio.to_thread.run_sync(images.resolve, layout, settings.image)
-        return await build.build(layout, settings.image, report, source=settings.build_mirror)
 
 
 def machine(

@@ -29,7 +29,7 @@ from sandbox_rpc.protocol.errors import (
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.ssh.config import Endpoint
-from sandbox_rpc.supervisor import alias, boot, net, request, scope, state
+from sandbox_rpc.supervisor import alias, boot, image, net, request, scope, state
 from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.explain import explain
 from sandbox_rpc.supervisor.finish import finish, publish
@@ -282,6 +282,7 @@ class Supervisor:
             await self._undo(unwrapped(error))
             raise
         self._group.start_soon(self._mourn, self._vm)
+        self._group.start_soon(image.look_daily, place.layout, wanted.settings)
         return sandbox
 
     async def _resume(self, note: Launch, vm: Vm, report: Report) -> Sandbox:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from sandbox_rpc.client import Client, ServiceGone
+from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import streams
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol.errors import BuildFailed, ProtocolMismatch, SandboxNotFound
@@ -95,7 +96,7 @@ def test_progress(base: Path, fake_build: FakeBuild) -> None:
     env = {**environment(base), **fake_build.environment(status="3")}
     told: list[Progress] = []
     with Client(env=env) as client, pytest.raises(BuildFailed):
-        client._long("image/build", t.ImageBuildParams(), t.Image, told.append)
+        client._long("image/build", i.ImageBuildParams(), i.Image, told.append)
     assert told[0] == Progress("image", "Asking the mirror", 0)
 
 

@@ -57,7 +57,7 @@ from typing import Any
 import pytest
 from attrs import frozen
 
-from sandbox_rpc.images.store import DEFAULT_REF
+from sandbox_rpc.images.reference import BUILT as DEFAULT_REF
 from tests.vm import host as hosts
 from tests.vm.host import Done, Host
 from tests.vm.island import Island

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_rpc.host import locks
-from sandbox_rpc.images.store import DEFAULT_REF
+from sandbox_rpc.images.reference import BUILT as DEFAULT_REF
 from tests.vm.conftest import Running
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")

@@ -85,7 +85,7 @@ def test_every_choice_says_what_it_means() -> None:
 def test_the_defaults() -> None:
     chosen = Settings()
     assert (chosen.memory_mib, chosen.cpus, chosen.disk_mib) == (2048, 2, 20480)
-    assert (chosen.accelerator, chosen.image) == ("auto", "local/debian-13")
+    assert (chosen.accelerator, chosen.image) == ("auto", BY_KEY["image"].default)
     assert (chosen.workspace_security, chosen.workspace_read_only) == ("none", False)
     assert (chosen.box_namespace, chosen.box_filter, chosen.box_seccomp) == ("auto",) * 3
     assert (chosen.ssh_autostart, chosen.ssh_agent_keys) == (True, True)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import store
+from sandbox_rpc.images import refs, store
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import ImageInUse, ImageInvalid, ImageNotFound, StateNewer
 
@@ -51,7 +51,7 @@ def test_publishing_the_same_content_again_keeps_the_image(
     second = publish("local/other", "one")
     assert second.digest == first.digest
     assert second.disk.stat().st_ino == inode
-    assert store.references(layout) == ["local/debian-13", "local/other"]
+    assert refs.names(layout) == ["local/debian-13", "local/other"]
 
 
 def test_a_name_moves_to_the_new_image_and_the_old_one_stays(
@@ -69,7 +69,7 @@ def test_a_crash_between_the_two_renames_leaves_the_old_image_named(
     old = publish("local/debian-13", "one")
     staged, digest = stage("two")
 
-    def crash(*_: object) -> None:
+    def crash(*_: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -77,7 +77,7 @@ def test_a_crash_between_the_two_renames_leaves_the_old_image_named(
         with pytest.raises(KeyboardInterrupt):
             store.publish(layout, "local/debian-13", staged, digest)
     assert store.resolve(layout, "local/debian-13") == old
-    assert store.prune(layout) > 0
+    assert sum(store.prune(layout).values()) > 0
     assert [p.name for p in layout.images.iterdir()] == [old.folder.name]
 
 
@@ -101,7 +101,7 @@ def test_names_that_no_image_can_have(layout: Layout, ref: str) -> None:
 def test_names_that_images_have(layout: Layout, publish: Publish, ref: str) -> None:
     publish(ref, "one")
     assert store.resolve(layout, ref).ref == ref
-    assert store.references(layout) == [ref]
+    assert refs.names(layout) == [ref]
 
 
 def test_what_is_not_there(layout: Layout) -> None:
@@ -154,7 +154,7 @@ def test_a_damaged_reference_is_reported_and_can_be_removed(layout: Layout, text
         store.resolve(layout, "broken")
     with pytest.raises(ImageInvalid):
         store.remove(layout, "broken")
-    assert store.references(layout) == []
+    assert refs.names(layout) == []
 
 
 def test_removing_the_last_name_removes_the_files(layout: Layout, publish: Publish) -> None:
@@ -171,7 +171,7 @@ def test_removing_by_digest_removes_all_names(layout: Layout, publish: Publish) 
     image = publish("local/debian-13", "one")
     publish("local/other", "one")
     assert store.remove(layout, image.digest) > 0
-    assert store.references(layout) == []
+    assert refs.names(layout) == []
     assert list(layout.images.iterdir()) == []
 
 

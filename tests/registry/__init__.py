@@ -1,0 +1,1 @@
+"""Images from a registry: the real one of Debian, and a faulty server in front of it."""
