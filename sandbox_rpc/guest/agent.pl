@@ -23,6 +23,7 @@
 #
 # The identity document has one "KEY BASE64" for each line; unknown keys are ignored:
 #   entropy time hostname machine_id ssh_host_ed25519_key authorized_keys uid gid
+#   ssh_host_key_file  a second place for the host key, where another sshd looks for it
 #   environment     KEY=VALUE lines, for sessions and services
 #   router, dns     IPv4 addresses; empty: none; absent: 10.0.2.2 and 10.0.2.3
 #   workspace       9p mount options; absent: nothing is mounted
@@ -198,8 +199,11 @@ sub set_machine_id {
 }
 
 sub set_host_key {
-    my ($key) = @_;
+    my ($key, $all) = @_;
     put('/etc/ssh/ssh_host_ed25519_key', 0600, $key);
+    my $own = $all->{ssh_host_key_file} // return;
+    $own =~ m{^/[\w./-]+$} && $own !~ m{/\.\.?(?:/|$)} or die "not a path: $own\n";
+    put($own, 0600, $key, $own =~ m{^/home/dev/} ? ids() : ());
 }
 
 sub ids {

@@ -31,6 +31,8 @@ class Identity:
     """Public keys that may log in as dev."""
     host_key: str = field(repr=False)
     """The SSH host key, private, OpenSSH format; the host has pinned its public half."""
+    host_key_file: str | None = None
+    """Where the image's own sshd reads the host key, beside the usual place."""
     environment: Mapping[str, str] = field(factory=dict)
     """Variables for every session and service."""
     workspace: str | None = WORKSPACE_MOUNT
@@ -67,6 +69,7 @@ def document(identity: Identity) -> bytes:
         "machine_id": identity.machine_id,
         "authorized_keys": "".join(f"{key}\n" for key in identity.authorized_keys),
         "ssh_host_ed25519_key": identity.host_key,
+        "ssh_host_key_file": identity.host_key_file,
         "environment": "".join(f"{k}={v}\n" for k, v in sorted(identity.environment.items())),
         "uid": None if identity.uid is None else str(identity.uid),
         "gid": None if identity.gid is None else str(identity.gid),

@@ -15,7 +15,7 @@ import pwd
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -140,7 +140,10 @@ class _Build:
 
     async def run(self, wanted: Mapping[str, recipe.Variant]) -> dict[str, StoredImage]:
         self.say(0, "Asking the mirror")
-        await self.bootstrap(stock_initrd=recipe.STOCK in wanted.values())
+        await self.bootstrap(
+            stock_initrd=any(variant.stock_initrd for variant in wanted.values()),
+            packages=sorted({name for variant in wanted.values() for name in variant.packages}),
+        )
         # Last the one that may change the tree itself; the others work on a copy.
         order = sorted(wanted.items(), key=lambda item: item[1] is recipe.TRIM)
         images = {}
@@ -153,11 +156,12 @@ class _Build:
         self.say(100, "The image is ready")
         return images
 
-    async def bootstrap(self, *, stock_initrd: bool) -> None:
+    async def bootstrap(self, *, stock_initrd: bool, packages: Sequence[str] = ()) -> None:
         overlay = base64.b64encode(
             gzip.compress(recipe.overlay("base", self.arch), mtime=0)
         ).decode()
-        scripts = [recipe.PREPARE, *([recipe.STOCK_INITRD] if stock_initrd else [])]
+        scripts = [recipe.FETCH.format(packages=" ".join(packages))] if packages else []
+        scripts += [recipe.PREPARE, *([recipe.STOCK_INITRD] if stock_initrd else [])]
         hooks = [f'echo {overlay} | base64 -d | tar -xz --no-same-owner -C "$1"']
         hooks += [f'chroot "$1" sh -c {shlex.quote(script)}' for script in scripts]
         steps = bootstrap.Steps()
@@ -209,7 +213,10 @@ class _Build:
             tree = self.place.folder / f"tree-{variant.name}"
             await self._inside(["cp", "-a", "--reflink=auto", str(self.tree), str(tree)])
         overlay = self.place.folder / "overlay.tar"
-        overlay.write_bytes(recipe.overlay(variant.name, self.arch))
+        overlay.write_bytes(recipe.overlay(variant.name, self.arch, variant.files))
+        if variant.packages:
+            await self._inside(["chroot", str(tree), "sh", "-c", recipe.INSTALL])
+        await self._inside(["rm", "-rf", "--one-file-system", str(tree / recipe.DEBS)])
         await self._inside(["tar", "-xf", str(overlay), "--no-same-owner", "-C", str(tree)])
         version = kernel_version(tree)
         result = self.place.folder / "image"
@@ -249,7 +256,7 @@ class _Build:
     async def make_initrd(
         self, tree: Path, version: str, variant: recipe.Variant, target: Path
     ) -> None:
-        if variant is recipe.STOCK:
+        if variant.stock_initrd:
             shutil.copyfile(tree / "boot" / f"initrd.img-{version}", target)
             return
         archive = await anyio.to_thread.run_sync(

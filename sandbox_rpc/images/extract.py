@@ -34,6 +34,8 @@ MEMORY = 2 << 30
 CONSOLES = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 INJECTABLE = 256
 """The first systemd that takes units as credentials."""
+PINNABLE = 252
+"""The first systemd that takes files as credentials."""
 _OTHERS = (
     (0, b"XFSB", "XFS"), (0x10040, b"_BHRfS_M", "btrfs"), (0, b"LUKS\xba\xbe", "LUKS"),
     (512, b"LABELONE", "LVM"), (0x400, b"\x10\x20\xf5\xf2", "F2FS"), (0, b"hsqs", "squashfs"),
@@ -145,7 +147,8 @@ def facts(root: Volume, version: str, arch: str) -> dict[str, Any]:
     files = root.files
     release = _pairs(files.read("/usr/lib/os-release") or files.read("/etc/os-release") or b"")
     agent = files.find("/usr/local/sbin/sandbox-agent") is not None
-    injects = not agent and _systemd(files) >= INJECTABLE and _has_perl(files)
+    systemd = _systemd(files)
+    injects = not agent and systemd >= INJECTABLE and _has_perl(files)
     port, host_key = _sshd(files)
     found: dict[str, Any] = {
         "arch": arch,
@@ -157,10 +160,30 @@ def facts(root: Volume, version: str, arch: str) -> dict[str, Any]:
         "agent": agent or injects,
         "injectsAgent": injects,
         "foreign": not agent,
+        "systemd": systemd,
         "sshPort": port,
         "cloudInit": files.find("/usr/bin/cloud-init") is not None,
     }
     return found | ({"hostKeyFile": host_key} if host_key else {})
+
+
+def check_user(root: Volume, found: dict[str, Any]) -> None:
+    """See that there is a dev to log in, or something that makes one.
+
+    Raises:
+        ImageInvalid: neither.
+    """
+    users = root.files.read("/etc/passwd") or b""
+    if not re.search(rb"^dev:", users, re.MULTILINE) and not found["cloudInit"]:
+        raise ImageInvalid(
+            "The disk's system has neither a user dev nor cloud-init, which would make one.",
+            hint="Add a user dev with sudo to it, or take a cloud image with cloud-init.",
+        )
+    if not (found["agent"] or found["cloudInit"] or found["systemd"] >= PINNABLE):
+        raise ImageInvalid(
+            "The disk's system has no way to be given a host key: "
+            f"that takes cloud-init or systemd {PINNABLE}, and it has {found['systemd'] or 'none'}."
+        )
 
 
 def _pairs(text: bytes) -> dict[str, str]:
@@ -252,6 +275,7 @@ def _run(path: Path, folder: Path, kernel: str, initrd: str) -> dict[str, Any]:
             if made_for is not None and made_for != arch:
                 raise ImageInvalid(f"The image is for {made_for}, and this machine is {arch}.")
         found = facts(root, version, arch)
+        check_user(root, found)
         found["diskMib"] = -(-disk.size >> 20)
     return found
 

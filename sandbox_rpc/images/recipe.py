@@ -72,6 +72,16 @@ systemctl --quiet disable sshd-keygen.service 2>/dev/null || true
 """
 """Run once in the tree, after the packages and our common files are in it."""
 
+DEBS = "var/cache/sandbox-debs"
+FETCH = f"""
+set -eu
+apt-get install --yes --download-only --no-install-recommends {{packages}}
+mkdir -p /{DEBS}
+mv /var/cache/apt/archives/*.deb /{DEBS}/
+"""
+"""Run in the tree before that: packages of variants, to be installed in their copies."""
+INSTALL = f"DEBIAN_FRONTEND=noninteractive dpkg --install /{DEBS}/*.deb"
+
 STOCK_INITRD = """
 set -eu
 INITRD=Yes update-initramfs -c -k all
@@ -209,11 +219,17 @@ class Variant:
     name: str
     script: str
     quiet: bool
+    stock_initrd: bool = False
+    """Whether it has initramfs-tools' initrd instead of ours."""
+    packages: tuple[str, ...] = ()
+    """Installed into its own copy of the tree, when all else is in it."""
+    files: Path | None = None
+    """A folder of files to lay over the tree; None: ours of its name."""
 
 
 TRIM = Variant("trimmed", TRIMMED, quiet=True)
 """Debian that starts fast: the product."""
-STOCK = Variant("plain", PLAIN, quiet=False)
+STOCK = Variant("plain", PLAIN, quiet=False, stock_initrd=True)
 """Debian as it comes, with initramfs-tools' initrd: what the bench compares with."""
 
 
@@ -235,14 +251,16 @@ def mmdebstrap(arch: str, mirror: Mirror | None, target: str) -> list[str]:
     return argv + (list(mirror.sources(SUITE)) if mirror else [])
 
 
-def overlay(variant: str, arch: str) -> bytes:
+def overlay(variant: str, arch: str, folder: Path | None = None) -> bytes:
     """A tar of our files for `base` or a variant's name: root's, with the modes they must have.
+
+    `folder` has the files of a variant that is not ours.
 
     Files only, never folders: extracting a folder would reset the mode of one that is there.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, content in _files(variant, arch):
+        for name, content in _files(variant, arch, folder):
             entry = tarfile.TarInfo(name)
             if isinstance(content, Path):
                 entry.type, entry.linkname = tarfile.SYMTYPE, str(content)
@@ -260,8 +278,10 @@ def _mode(name: str) -> int:
     return 0o440 if name.startswith("etc/sudoers.d/") else 0o644
 
 
-def _files(variant: str, arch: str) -> Iterator[tuple[str, bytes | Path]]:
-    folder = GUEST / "rootfs" / variant
+def _files(
+    variant: str, arch: str, folder: Path | None = None
+) -> Iterator[tuple[str, bytes | Path]]:
+    folder = folder or GUEST / "rootfs" / variant
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             name = path.relative_to(folder).as_posix().replace("ttyS0", CONSOLES[arch])

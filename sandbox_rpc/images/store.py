@@ -28,7 +28,7 @@ METADATA = "image.json"
 FACTS = (
     "arch", "createdAt", "suite", "variant", "kernelVersion", "kernelCommandLine", "agent",
     "agentVersion", "sshPort", "diskMib", "foreign", "injectsAgent", "hostKeyFile", "cloudInit",
-    "manifest",
+    "systemd", "manifest",
 )  # fmt: skip
 """Fields of `image.json` beside `schema` and `files`."""
 
@@ -63,6 +63,10 @@ class StoredImage:
     """Whether somebody else made it: it is told who it is in all dialects, and wants DHCP."""
     injects_agent: bool = False
     """Whether the agent comes with the identity instead of being in the image."""
+    systemd: int = 0
+    """Version of its systemd, where that matters; 0: not known."""
+    cloud_init: bool = False
+    """Whether cloud-init is in it and wants its seed."""
     host_key_file: str | None = None
     """Where its sshd reads the ed25519 host key, if not from /etc/ssh."""
 
@@ -339,6 +343,8 @@ def _image(ref: str, folder: Path, metadata: Mapping[str, Any], size: int) -> St
         manifest=metadata.get("manifest"),
         foreign=bool(metadata.get("foreign", False)),
         injects_agent=bool(metadata.get("injectsAgent", False)),
+        systemd=int(metadata.get("systemd", 0)),
+        cloud_init=bool(metadata.get("cloudInit", False)),
         host_key_file=metadata.get("hostKeyFile"),
     )
 

@@ -45,6 +45,8 @@ def argv(binary: str, machine: Machine) -> list[str]:
         *_entropy(machine),
         *(part for slot, share in enumerate(machine.shares) for part in _share(share, slot)),
         *(part for path in machine.credential_files for part in _credential(path)),
+        *(part for name, path in machine.fw_cfg for part in _fw_cfg(name, path)),
+        *(_seed(machine.seed) if machine.seed else ()),
         *machine.seccomp,
     ]
 
@@ -160,6 +162,20 @@ def _share(share: Share, slot: int) -> list[str]:
 
 def _credential(path: str) -> list[str]:
     return ["-smbios", f"type=11,path={quoted(path)}"]
+
+
+def _fw_cfg(name: str, path: str) -> list[str]:
+    return ["-fw_cfg", f"name={quoted(name)},file={quoted(path)}"]
+
+
+def _seed(path: str) -> list[str]:
+    # Behind the disk's address, so that the disk stays the first one.
+    return [
+        "-blockdev", f"driver=file,node-name=seed-file,filename={quoted(path)},read-only=on,"
+                     "auto-read-only=off",
+        "-blockdev", "driver=raw,node-name=seed,file=seed-file,read-only=on",
+        "-device", f"virtio-blk-pci,drive=seed,{_at(7)}",
+    ]  # fmt: skip
 
 
 def _at(slot: int) -> str:

@@ -103,6 +103,10 @@ class Machine:
     console_log: str
     credential_files: tuple[str, ...] = ()
     """SMBIOS type 11 strings, one file each: never on the command line, where all can read them."""
+    fw_cfg: tuple[tuple[str, str], ...] = ()
+    """Names below `opt/` and their files, for guests that look there."""
+    seed: str | None = None
+    """A small read-only disk with the identity, for cloud-init."""
     seccomp: tuple[str, ...] = field(default=())
     """QEMU's own `-sandbox` option, as the box decides."""
 

@@ -44,7 +44,7 @@ from sandbox_rpc.supervisor.enclose import (
     hand_over_all,
     missing_layers,
 )
-from sandbox_rpc.supervisor.introduce import make_identity, write_credentials
+from sandbox_rpc.supervisor.introduce import Told, command_line, introduce, make_identity
 from sandbox_rpc.supervisor.request import Launch, Place, StartRequest
 from sandbox_rpc.supervisor.state import Store, now
 from sandbox_rpc.supervisor.steps import Steps
@@ -90,9 +90,9 @@ async def boot(
         await disk.create_overlay(place.room.overlay, image, settings.disk_mib)
         hand_over(place.room.overlay, box)
     with steps.step("identity", "Making keys"):
-        identity, host_key, supply = await make_identity(place, settings, box)
-        credentials = write_credentials(place, identity, box)
-        wish = wish._replace(pins=supply.pins)
+        identity, host_key, supply = await make_identity(place, settings, box, image)
+        told = introduce(place, identity, host_key, box, image)
+        wish = wish._replace(pins=supply.pins, dhcp=image.foreign)
         warnings += [*supply.warnings, *proxy.prepare(place, settings, supply)]
         store.change(warnings=warnings)
     with steps.step("qemu", "Starting QEMU"):
@@ -122,7 +122,7 @@ async def boot(
                 qemu,
                 accelerator,
                 security,
-                credentials,
+                told,
                 box,
                 seen,
                 ends,
@@ -130,8 +130,9 @@ async def boot(
             )
 
         note = Launch(
-            request, accelerator, image.ssh_port, host_key, support.works, list(supply.pins)
-        )
+            request, accelerator, image.ssh_port, host_key, support.works, list(supply.pins),
+            agent=image.agent, foreign=image.foreign, environment=dict(identity.environment),
+        )  # fmt: skip
         requests.note(place.room, note)
         lock_fd = await take_lock(place)
         try:
@@ -143,7 +144,7 @@ async def boot(
         note = attrs.evolve(note, process=process)
         requests.note(place.room, note)
         files.replace(place.room.qemu_pid, f"{process.pid}\n")
-        vm = await attach(place.room, process, group)
+        vm = await attach(place.room, process, group, agent=image.agent)
         if support.works:
             vm.net = await net.Net.start(
                 place.room, wish,
@@ -153,7 +154,7 @@ async def boot(
             group.start_soon(vm.watch_network)
             store.change(box=[*layers, *vm.net.layers()])
         store.change(pid=process.pid, state=State.STARTING)
-        for path in credentials:
+        for path in told.files:
             # QEMU has them in its memory; the host key's private half need not lie about.
             (place.room.qemu / path).unlink(missing_ok=True)
     return note, vm
@@ -180,7 +181,7 @@ def machine(
     qemu: Qemu,
     accelerator: Accelerator,
     security: str,
-    credentials: tuple[str, ...],
+    told: Told,
     box: Box,
     seen: Mapping[str, str],
     ends: Ends,
@@ -199,7 +200,7 @@ def machine(
         cpus=settings.cpus,
         kernel=seen[str(image.kernel)],
         initrd=seen[str(image.initrd)],
-        kernel_command_line=image.kernel_command_line,
+        kernel_command_line=command_line(image),
         disk=Disk(overlay="overlay.qcow2", base=seen[str(image.disk)]),
         shares=(
             Share(
@@ -222,7 +223,9 @@ def machine(
         agent=ends.agent,
         serial=ends.serial,
         console_log="console.log",
-        credential_files=credentials,
+        credential_files=told.credentials,
+        fw_cfg=told.fw_cfg,
+        seed=told.seed,
         seccomp=box.seccomp_args,
     )
 

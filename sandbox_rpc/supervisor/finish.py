@@ -14,11 +14,14 @@ from sandbox_rpc.protocol.types import Sandbox, Ssh, StartKind, Startup, State
 from sandbox_rpc.ssh import config, login
 from sandbox_rpc.supervisor import alias
 from sandbox_rpc.supervisor.request import Launch, Place
+from sandbox_rpc.supervisor.settle import settle
 from sandbox_rpc.supervisor.state import Store
 from sandbox_rpc.supervisor.steps import Steps
 from sandbox_rpc.supervisor.vm import Vm
 
 T = TypeVar("T")
+
+NO_AGENT = "the image has no agent, and its system takes none along (systemd 256 does)"
 
 
 async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Steps) -> Sandbox:
@@ -32,20 +35,29 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
     await publish(place, launch, vm, store)
     began = anyio.current_time()
     with anyio.move_on_after(launch.start_limit_s):
-        with steps.step("kernel", "Booting the kernel"):
-            await unless_ended(vm, vm.agent.heard.wait())
-        with steps.step("boot", "Waiting for the system"):
-            await unless_ended(vm, vm.agent.ready())
+        if launch.agent:
+            with steps.step("kernel", "Booting the kernel"):
+                await unless_ended(vm, vm.agent.heard.wait())
+            with steps.step("boot", "Waiting for the system"):
+                await unless_ended(vm, vm.agent.ready())
         with steps.step("login", "Logging in"):
             left = launch.start_limit_s - (anyio.current_time() - began)
             await unless_ended(
                 vm,
                 login.prove(place.home.ssh_config, place.name, timeout_s=max(1.0, left - 1.0)),
             )
+        if not launch.agent:
+            with steps.step("settle", "Mounting the workspace"):
+                work = settle(place.home.ssh_config, place.name, launch.environment)
+                await unless_ended(vm, work)
         return store.change(
             state=State.RUNNING,
             phase=None,
-            startup=Startup(StartKind.COLD, steps.phases, reason="templates are not built yet"),
+            startup=Startup(
+                StartKind.COLD,
+                steps.phases,
+                reason="templates are not built yet" if launch.agent else NO_AGENT,
+            ),
         )
     raise StartTimeout(
         f"The guest did not come up within {launch.start_limit_s:.0f} s; "

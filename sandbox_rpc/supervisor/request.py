@@ -61,6 +61,12 @@ class Launch:
     """Whether a network process is QEMU's peer."""
     pins: list[tuple[str, int]] = field(factory=list)
     """Private addresses and ports of registries that the guest reaches."""
+    agent: bool = True
+    """Whether our agent is in the guest."""
+    foreign: bool = False
+    """Whether the image is somebody else's, and wants DHCP."""
+    environment: dict[str, str] = field(factory=dict)
+    """Variables of a guest without the agent."""
     process: ProcessId | None = None
     """QEMU; None for the instant between its start and the note of it."""
 

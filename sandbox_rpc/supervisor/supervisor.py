@@ -171,7 +171,7 @@ class Supervisor:
         if note is not None and pid is not None:
             with anyio.move_on_after(REACH_LIMIT_S):
                 try:
-                    vm = await attach(place.room, pid, self._group)
+                    vm = await attach(place.room, pid, self._group, agent=note.agent)
                     await self._adopt_network(note, vm)
                     self._group.start_soon(self._serve_console, vm)
                 except SandboxError as error:
@@ -202,6 +202,7 @@ class Supervisor:
         if not note.own_network:
             return
         what = net.wish(note.request.settings, self._place.room, note.pins)
+        what = what._replace(dhcp=note.foreign)
         port = names.read(self._place.layout, self._place.name).last_port
         vm.net = await net.Net.adopt(
             self._place.room, what, preferred=port, guest_port=note.guest_ssh_port

@@ -10,7 +10,7 @@ import anyio.abc
 from attrs import define, field
 
 from sandbox_rpc.console.hub import Hub
-from sandbox_rpc.guest import agent
+from sandbox_rpc.guest import agent as agents
 from sandbox_rpc.guest.agent import Agent
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Room
@@ -35,6 +35,8 @@ class Vm:
     qmp: Qmp
     agent: Agent
     hub: Hub
+    has_agent: bool = True
+    """Whether our agent is in the guest; without it, it is asked by ACPI and SSH."""
     net: Net | None = None
     """The network process; None where QEMU's own stack has to do."""
     ended: anyio.Event = field(factory=anyio.Event)
@@ -87,17 +89,23 @@ class Vm:
             return (await own.add(guest_port, 0)).host_port
 
     async def flush(self, timeout_s: float) -> None:
-        """Write the workspace back and unmount it, unless the guest does not answer in time."""
+        """Write the workspace back and unmount it, unless the guest does not answer in time.
+
+        Without the agent the guest's own shutdown does it.
+        """
+        if not self.has_agent:
+            return
         with suppress(GuestFailed):
             await self.agent.ask("unmount", timeout_s=timeout_s)
 
     async def power_down(self) -> None:
         """Ask the guest to shut down in order."""
-        try:
-            await self.agent.ask("poweroff", timeout_s=5)
-        except GuestFailed:
-            with suppress(QmpError, QemuFailed):
-                await self.qmp.execute("system_powerdown")
+        if self.has_agent:
+            with suppress(GuestFailed):
+                await self.agent.ask("poweroff", timeout_s=5)
+                return
+        with suppress(QmpError, QemuFailed):
+            await self.qmp.execute("system_powerdown")
 
     async def quit(self) -> None:
         """End QEMU at once: its own way first, then the signal no program refuses."""
@@ -120,7 +128,9 @@ class Vm:
                     self.out_of_room.set()
 
 
-async def attach(room: Room, process_id: ProcessId, group: anyio.abc.TaskGroup) -> Vm:
+async def attach(
+    room: Room, process_id: ProcessId, group: anyio.abc.TaskGroup, *, agent: bool = True
+) -> Vm:
     """Open all ends of a machine that runs, just started or left by a dead supervisor.
 
     Raises:
@@ -130,7 +140,7 @@ async def attach(room: Room, process_id: ProcessId, group: anyio.abc.TaskGroup) 
         raise QemuFailed("QEMU ended before it could be reached.")
     try:
         control = await qmp.connect(room.qmp_socket, group)
-        port = await agent.connect(room.agent_socket, group)
+        port = await agents.connect(room.agent_socket, group)
     except OSError as error:
         os.close(pidfd)
         raise QemuFailed(f"QEMU's sockets do not answer: {error}") from error
@@ -138,7 +148,7 @@ async def attach(room: Room, process_id: ProcessId, group: anyio.abc.TaskGroup) 
         os.close(pidfd)
         raise
     hub = Hub(room.console_log)
-    vm = Vm(room, process_id, pidfd, control, port, hub)
+    vm = Vm(room, process_id, pidfd, control, port, hub, has_agent=agent)
     group.start_soon(hub.run, room.serial_socket)
     group.start_soon(vm.watch)
     return vm

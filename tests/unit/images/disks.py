@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import struct
 import subprocess
 import uuid
@@ -30,6 +30,7 @@ SYSTEM: Mapping[str, bytes | str] = {
     "lib": "usr/lib",
     "usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so": b"",
     "usr/bin/perl": b"",
+    "etc/passwd": b"root:x:0:0:root:/root:/bin/bash\ndev:x:1000:1000::/home/dev:/bin/bash\n",
     "boot/vmlinuz-6.12.9": b"old",
     "boot/initrd.img-6.12.9": b"old",
     "boot/vmlinuz-6.12.118": KERNEL,
@@ -75,6 +76,11 @@ def gpt(path: Path, parts: Sequence[tuple[str, Path | int]], guid: str = GUID) -
     last = place + 33
     with path.open("wb") as file:
         file.truncate((last + 1) * SECTOR)
+        # The kernel looks for a GPT only where an MBR says that there is one.
+        file.write(
+            bytes(446) + struct.pack("<BBBBBBBBII", 0, 0, 2, 0, 0xEE, 255, 255, 255, 1, last)
+        )
+        file.write(bytes(48) + b"\x55\xaa")
         for mine, other, table in ((1, last, 2), (last, 1, last - 32)):
             head = bytearray(92)
             struct.pack_into(
@@ -87,10 +93,23 @@ def gpt(path: Path, parts: Sequence[tuple[str, Path | int]], guid: str = GUID) -
             file.seek(table * SECTOR)
             file.write(entries)
         for offset, content in contents:
-            file.seek(offset)
-            with content.open("rb") as source:
-                shutil.copyfileobj(source, file)
+            _copy(content, file.fileno(), offset)
     return path
+
+
+def _copy(source: Path, target: int, at: int) -> None:
+    """What a file has, where it has something: most of a disk is holes."""
+    with source.open("rb") as file:
+        end = 0
+        while True:
+            try:
+                begin = os.lseek(file.fileno(), end, os.SEEK_DATA)
+            except OSError:
+                return
+            end = os.lseek(file.fileno(), begin, os.SEEK_HOLE)
+            for offset in range(begin, end, MIB):
+                piece = os.pread(file.fileno(), min(MIB, end - offset), offset)
+                os.pwrite(target, piece, at + offset)
 
 
 def qcow2(path: Path, raw: Path, *options: str) -> Path:

@@ -268,6 +268,25 @@ def test_the_published_images_own_sshd(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"etc/passwd": b"root:x:0:0::/root:/bin/sh\ndevil:x:1::/:/bin/sh\n"}, "user dev"),
+        ({"usr/lib/x86_64-linux-gnu/systemd/libsystemd-shared-257.so": "gone"}, "host key"),
+    ],
+)
+def test_a_system_that_nobody_could_log_into(
+    tmp_path: Path, change: dict[str, bytes | str], why: str
+) -> None:
+    files = {**disks.SYSTEM, **change}
+    files = {name: content for name, content in files.items() if content != "gone"}
+    with pytest.raises(ImageInvalid, match=why):
+        extract.extract(disks.system(tmp_path, files=files), tmp_path, "k", "i")
+    # cloud-init makes a user and takes a key.
+    disk = disks.system(tmp_path / "two", files={**files, "usr/bin/cloud-init": b""})
+    assert extract.extract(disk, tmp_path, "k2", "i2")["cloudInit"] is True
+
+
+@pytest.mark.parametrize(
     ("offset", "magic", "name"),
     [(0, b"XFSB", "XFS"), (0x10040, b"_BHRfS_M", "btrfs"), (0, b"LUKS\xba\xbe", "LUKS")],
 )

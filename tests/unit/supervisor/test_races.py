@@ -323,7 +323,7 @@ def test_adopted_with_a_damaged_state_file(run: Run, monkeypatch: pytest.MonkeyP
         (room.qemu / "credential.host-key").write_text("secret")
         it.supervisor = Supervisor(it.place, it.group)
 
-        async def attach(*_: object) -> PlayedVm:
+        async def attach(*_: object, **more: object) -> PlayedVm:
             return it.vm
 
         monkeypatch.setattr(supervisor, "attach", attach)
@@ -367,7 +367,7 @@ def test_adopted_on_another_port(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
         it.supervisor = Supervisor(place, it.group)
         vm.net = PlayedNet()
 
-        async def attach(*_: object) -> PlayedVm:
+        async def attach(*_: object, **more: object) -> PlayedVm:
             return vm
 
         monkeypatch.setattr(supervisor, "attach", attach)

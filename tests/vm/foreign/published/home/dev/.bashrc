@@ -1,0 +1,1 @@
+set -a; . /etc/environment; set +a
