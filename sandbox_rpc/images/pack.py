@@ -116,7 +116,7 @@ async def export(layout: Layout, ref: str, path: str, report: Report) -> dict[st
             oci.write(
                 Path(path), packed.manifest,
                 {blob: _opener(file) for blob, file in packed.blobs.items()},
-                image.ref, transfer.tell,
+                _tag(image), transfer.tell,
             )  # fmt: skip
 
         await anyio.to_thread.run_sync(write)
@@ -147,6 +147,13 @@ def _upload(registry: Registry, packed: Packed, report: Report) -> None:
         transfer.tell(done)
     persist(lambda: registry.put_manifest(packed.manifest))
     report(Progress("image", "The image is pushed", 100))
+
+
+def _tag(image: StoredImage) -> str:
+    """What it is called in a layout, where names are tags."""
+    if store.is_digest(image.ref):
+        return reference.TAG
+    return reference.parse(image.ref).tag or reference.TAG
 
 
 def _opener(path: Path) -> oci.Content:
