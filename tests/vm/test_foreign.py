@@ -12,6 +12,7 @@ import pytest
 
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import refs, store
+from sandbox_rpc.supervisor.supply import PROXY_URL
 from tests.registry.conftest import publish
 from tests.registry.server import Registry
 from tests.vm import variants
@@ -52,12 +53,12 @@ def visitor(make_host: MakeHost) -> Host:
     return host
 
 
-def started(host: Host, name: str, ref: str) -> Running:
+def started(host: Host, name: str, ref: str, *words: str) -> Running:
     workspace = host.workspace(name)
     (workspace / "from-host").write_text("hello\n")
     # One processor: QEMU 7.2's emulation of several sometimes trips a kernel that patches itself
     # (docs/limitations.md), and these boot with all that Debian's kernel does by default.
-    value: dict[str, Any] = host.start(workspace, "--image", ref, "--cpus", "1")
+    value: dict[str, Any] = host.start(workspace, "--image", ref, "--cpus", "1", *words)
     assert value["state"] == "running"
     assert value["image"] == ref
     return Running(host, workspace, value)
@@ -101,8 +102,17 @@ def stops_in_order(running: Running) -> None:
 
 def test_the_published_image(visitor: Host, pushed: Publish) -> None:
     ref = pushed(variants.PUBLISHED_REF, "narkatee/sandbox-kvm-image")
-    running = started(visitor, "published", ref)
+    running = started(visitor, "published", ref, "--proxy")
     works(running)
+    # By its own unit from fw_cfg, and by the agent.
+    environment = running.sh("cat /etc/environment").out.splitlines()
+    assert f"http_proxy={PROXY_URL}" in environment
+    assert f"HTTP_PROXY={PROXY_URL}" in environment
+    # It answers, and lets nothing through that nobody has allowed.
+    asked = running.sh(
+        "curl -s -o /dev/null -w '%{http_code}' http://sandbox.invalid/", check=False
+    )
+    assert asked.out == "403"
     # The injected agent did it, and nothing of it is on the image's disk.
     phases = [phase["name"] for phase in running.value["startup"]["phases"]]
     assert "boot" in phases
