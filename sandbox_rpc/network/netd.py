@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import select
 import signal
 import socket
 from typing import Any
 
 from sandbox_rpc import __version__
+from sandbox_rpc.network import libslirp, slirp
 from sandbox_rpc.network import policy as rules
-from sandbox_rpc.network import slirp
 from sandbox_rpc.network.control import Answer, Control
+from sandbox_rpc.network.forwards import Forwards
 from sandbox_rpc.network.gate import Gate
 from sandbox_rpc.network.outlet import ACKNOWLEDGEMENT, Outlet
 from sandbox_rpc.network.own import OwnAddresses
@@ -60,11 +60,11 @@ class Netd:
         self._filled = 0
         self._sockets = 0
         self._resolvers = 0
-        self._forwards: dict[str, tuple[bytes, int, socket.socket]] = {}
+        self._forwards = Forwards(self._slirp)
         for route in start.routes:
             self._slirp.add_unix(route.address, route.port, route.path)
         for forward in start.forwards:
-            self._add_forward(forward)
+            self._forwards.add(forward)
         self._control = Control(socket.socket(fileno=start.control), self._serve)
         self._ended = False
 
@@ -117,8 +117,7 @@ class Netd:
         """Close every socket."""
         self._control.close()
         self._slirp.close()
-        for _, _, listener in self._forwards.values():
-            listener.close()
+        self._forwards.close()
         self._own.close()
         self._qemu.close()
 
@@ -153,31 +152,6 @@ class Netd:
     def _refresh(self) -> None:
         self._policy.set_own(self._own.read())
 
-    def _add_forward(self, forward: Forward) -> None:
-        listener = socket.socket(fileno=forward.fd)
-        try:
-            if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) != 1:
-                listener.listen(64)
-            listener.setblocking(False)
-            name, packed = address_of(listener)
-            if name in self._forwards:
-                raise NetworkFailed(f"{name} is forwarded already.")
-            self._slirp.forward(listener.dup(), forward.guest_port)
-        except OSError as error:
-            listener.close()
-            raise NetworkFailed(f"The forward cannot be made: {error}.") from None
-        except NetworkFailed:
-            listener.close()
-            raise
-        self._forwards[name] = (packed, forward.guest_port, listener)
-
-    def _remove_forward(self, name: str) -> bool:
-        if name not in self._forwards:
-            return False
-        packed, _, listener = self._forwards.pop(name)
-        listener.close()
-        return self._slirp.remove_forward(packed)
-
     def _serve(self, method: str, params: dict[str, Any], descriptors: list[int]) -> Answer:
         match method:
             case "status":
@@ -186,33 +160,28 @@ class Netd:
                 port = int(params["guest_port"])
                 (fd,) = descriptors
                 descriptors.clear()
-                self._add_forward(Forward(fd, port))
+                self._forwards.add(Forward(fd, port))
                 return {}, []
             case "forward/remove":
-                return {"removed": self._remove_forward(str(params["address"]))}, []
+                return {"removed": self._forwards.remove(str(params["address"]))}, []
             case "forward/list":
-                return self._list(), [one.fileno() for _, _, one in self._forwards.values()]
+                return self._forwards.describe(), self._forwards.descriptors()
             case "resolver":
                 self._write_resolver(str(params["text"]))
                 return {}, []
         raise NetworkFailed(f"The network process knows no {method}.")
 
-    def _list(self) -> list[dict[str, Any]]:
-        return [
-            {"address": name, "guest_port": port} for name, (_, port, _) in self._forwards.items()
-        ]
-
     def _status(self) -> dict[str, Any]:
         gate, outlet = self._gate, self._outlet
         return {
             "version": __version__,
-            "libslirp": slirp.probe().version,
+            "libslirp": libslirp.probe().version,
             "mode": str(self._policy.terms.mode),
             "layers": [
                 {"name": name, "active": active, "detail": detail}
                 for name, active, detail in self._layers
             ],
-            "forwards": self._list(),
+            "forwards": self._forwards.describe(),
             "own": [str(network) for network in self._policy.own],
             "sockets": self._sockets,
             "frames": {
@@ -238,28 +207,6 @@ class Netd:
                 file.write(f"{text}{'#' * self._resolvers}\n")
         except OSError as error:
             raise NetworkFailed(f"The resolver's address cannot be kept: {error}.") from None
-
-
-def address_of(listener: socket.socket) -> tuple[str, bytes]:
-    """A listening socket's address for people, and as a `struct sockaddr`.
-
-    Raises:
-        NetworkFailed: neither a unix socket nor a loopback one of IPv4.
-    """
-    name = listener.getsockname()
-    if listener.family == socket.AF_UNIX:
-        raw = name if isinstance(name, bytes) else os.fsencode(name)
-        family = socket.AF_UNIX.to_bytes(2, "little")
-        return os.fsdecode(raw), family + raw.ljust(108, b"\0")
-    if listener.family != socket.AF_INET or not name[0].startswith("127."):
-        raise NetworkFailed("Only loopback addresses and unix sockets are forwarded.")
-    packed = (
-        socket.AF_INET.to_bytes(2, "little")
-        + int(name[1]).to_bytes(2, "big")
-        + socket.inet_aton(name[0])
-        + bytes(8)
-    )
-    return f"{name[0]}:{name[1]}", packed
 
 
 def _synchronize(poll: select.poll, known: dict[int, int], wanted: dict[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""libslirp, the system's user-mode TCP/IP stack, by ctypes.
+"""A guest's network by libslirp, the system's user-mode TCP/IP stack.
 
 One instance is one guest network 10.0.2.0/24. Not thread safe: everything here is called from one
 thread, and callbacks run inside `Slirp.input`, `Slirp.dispatch` and the constructor.
@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
-import re
 import socket
 import struct
 import time
 from collections.abc import Callable, Mapping
-from ctypes import CFUNCTYPE, POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint32, c_void_p
-from typing import Any, NamedTuple
+from ctypes import c_uint32
+from typing import NamedTuple
 
-LIBRARY = "libslirp.so.0"
-OLDEST = (4, 7)
-"""The first that forwards from unix sockets and has version 4 of the configuration."""
-CONFIG_VERSION = 4
+from sandbox_rpc.network import libslirp
 
 POLLIN, POLLPRI, POLLOUT, POLLERR, POLLHUP, POLLNVAL = 1, 2, 4, 8, 16, 32
 # libslirp numbers the same events differently, and PRI is left out in both directions: its code for
@@ -55,129 +51,6 @@ class Options(NamedTuple):
     nameserver: str = "10.0.2.3"
 
 
-class Support(NamedTuple):
-    """Whether this host's libslirp will do."""
-
-    works: bool
-    version: str
-    """As the library says it; empty where it cannot be loaded."""
-    detail: str
-    """Why not, as the rest of a sentence; empty where it works."""
-
-
-class _In6(ctypes.Structure):
-    _fields_ = (("bytes", ctypes.c_uint8 * 16),)
-
-
-class _Config(ctypes.Structure):
-    _fields_ = (
-        ("version", c_uint32),
-        ("restricted", c_int),
-        ("in_enabled", c_bool),
-        ("vnetwork", c_uint32),
-        ("vnetmask", c_uint32),
-        ("vhost", c_uint32),
-        ("in6_enabled", c_bool),
-        ("vprefix_addr6", _In6),
-        ("vprefix_len", ctypes.c_uint8),
-        ("vhost6", _In6),
-        ("vhostname", c_char_p),
-        ("tftp_server_name", c_char_p),
-        ("tftp_path", c_char_p),
-        ("bootfile", c_char_p),
-        ("vdhcp_start", c_uint32),
-        ("vnameserver", c_uint32),
-        ("vnameserver6", _In6),
-        ("vdnssearch", POINTER(c_char_p)),
-        ("vdomainname", c_char_p),
-        ("if_mtu", c_size_t),
-        ("if_mru", c_size_t),
-        ("disable_host_loopback", c_bool),
-        ("enable_emu", c_bool),
-        ("outbound_addr", c_void_p),
-        ("outbound_addr6", c_void_p),
-        ("disable_dns", c_bool),
-        ("disable_dhcp", c_bool),
-    )
-
-
-_SEND = CFUNCTYPE(ctypes.c_ssize_t, c_void_p, c_size_t, c_void_p)
-_MESSAGE = CFUNCTYPE(None, c_char_p, c_void_p)
-_CLOCK = CFUNCTYPE(ctypes.c_int64, c_void_p)
-_TIMER_NEW = CFUNCTYPE(c_void_p, c_void_p, c_void_p, c_void_p)
-_TIMER_FREE = CFUNCTYPE(None, c_void_p, c_void_p)
-_TIMER_MOD = CFUNCTYPE(None, c_void_p, ctypes.c_int64, c_void_p)
-_DESCRIPTOR = CFUNCTYPE(None, c_int, c_void_p)
-_NOTIFY = CFUNCTYPE(None, c_void_p)
-_COMPLETED = CFUNCTYPE(None, c_void_p, c_void_p)
-_TIMER_NEW_OPAQUE = CFUNCTYPE(c_void_p, c_int, c_void_p, c_void_p)
-_ADD_POLL = CFUNCTYPE(c_int, c_int, c_int, c_void_p)
-_GET_EVENTS = CFUNCTYPE(c_int, c_int, c_void_p)
-
-
-class _Callbacks(ctypes.Structure):
-    _fields_ = (
-        ("send_packet", _SEND),
-        ("guest_error", _MESSAGE),
-        ("clock_get_ns", _CLOCK),
-        ("timer_new", _TIMER_NEW),
-        ("timer_free", _TIMER_FREE),
-        ("timer_mod", _TIMER_MOD),
-        ("register_poll_fd", _DESCRIPTOR),
-        ("unregister_poll_fd", _DESCRIPTOR),
-        ("notify", _NOTIFY),
-        ("init_completed", _COMPLETED),
-        ("timer_new_opaque", _TIMER_NEW_OPAQUE),
-    )
-
-
-def load(name: str = LIBRARY) -> ctypes.CDLL:
-    """The library with its functions' types.
-
-    Raises:
-        OSError: it is not there, or lacks a function.
-    """
-    library = ctypes.CDLL(name)
-    signatures: dict[str, tuple[Any, list[Any]]] = {
-        "slirp_version_string": (c_char_p, []),
-        "slirp_new": (c_void_p, [POINTER(_Config), POINTER(_Callbacks), c_void_p]),
-        "slirp_cleanup": (None, [c_void_p]),
-        "slirp_input": (None, [c_void_p, c_void_p, c_int]),
-        "slirp_pollfds_fill": (None, [c_void_p, POINTER(c_uint32), _ADD_POLL, c_void_p]),
-        "slirp_pollfds_poll": (None, [c_void_p, c_int, _GET_EVENTS, c_void_p]),
-        "slirp_handle_timer": (None, [c_void_p, c_int, c_void_p]),
-        "slirp_add_unix": (c_int, [c_void_p, c_char_p, POINTER(c_uint32), c_int]),
-        "slirp_add_hostxfwd": (c_int, [c_void_p, c_char_p, c_int, c_char_p, c_int, c_int]),
-        "slirp_remove_hostxfwd": (c_int, [c_void_p, c_char_p, c_int, c_int]),
-    }
-    for function, (result, arguments) in signatures.items():
-        try:
-            entry = getattr(library, function)
-        except AttributeError as error:
-            raise OSError(f"{name} has no {function}") from error
-        entry.restype, entry.argtypes = result, arguments
-    return library
-
-
-def probe(name: str = LIBRARY) -> Support:
-    """Whether the library can be used, and if not, why not."""
-    try:
-        plain = ctypes.CDLL(name)
-        plain.slirp_version_string.restype = c_char_p
-        version = plain.slirp_version_string().decode()
-    except (OSError, AttributeError) as error:
-        return Support(False, "", f"libslirp cannot be loaded: {error}")
-    wanted = ".".join(map(str, OLDEST))
-    numbers = re.match(r"(\d+)\.(\d+)", version)
-    if not numbers or tuple(map(int, numbers.groups())) < OLDEST:
-        return Support(False, version, f"libslirp {version} is older than {wanted}")
-    try:
-        load(name)
-    except OSError as error:
-        return Support(False, version, f"libslirp {version} will not do: {error}")
-    return Support(True, version, "")
-
-
 class Slirp:
     """One guest network.
 
@@ -185,7 +58,7 @@ class Slirp:
     """
 
     def __init__(self, options: Options, output: Output) -> None:
-        self._library = load()
+        self._library = libslirp.load()
         self._output = output
         self._timers: dict[int, tuple[int, int, int | None]] = {}
         self._next_timer = 1
@@ -194,23 +67,23 @@ class Slirp:
         self._routes: list[bytes] = []
         self.failure: BaseException | None = None
         # What C holds on to must outlive it.
-        self._callbacks = _Callbacks(
-            _SEND(self._send),
-            _MESSAGE(lambda _message, _: None),
-            _CLOCK(lambda _: time.monotonic_ns()),
-            _TIMER_NEW(lambda _callback, _argument, _: None),
-            _TIMER_FREE(self._free_timer),
-            _TIMER_MOD(self._set_timer),
-            _DESCRIPTOR(lambda _fd, _: None),
-            _DESCRIPTOR(lambda _fd, _: None),
-            _NOTIFY(lambda _: None),
-            _COMPLETED(lambda _instance, _: None),
-            _TIMER_NEW_OPAQUE(self._new_timer),
+        self._callbacks = libslirp.Callbacks(
+            libslirp.SEND(self._send),
+            libslirp.MESSAGE(lambda _message, _: None),
+            libslirp.CLOCK(lambda _: time.monotonic_ns()),
+            libslirp.TIMER_NEW(lambda _callback, _argument, _: None),
+            libslirp.TIMER_FREE(self._free_timer),
+            libslirp.TIMER_MOD(self._set_timer),
+            libslirp.DESCRIPTOR(lambda _fd, _: None),
+            libslirp.DESCRIPTOR(lambda _fd, _: None),
+            libslirp.NOTIFY(lambda _: None),
+            libslirp.COMPLETED(lambda _instance, _: None),
+            libslirp.TIMER_NEW_OPAQUE(self._new_timer),
         )
-        self._add_poll = _ADD_POLL(self._want)
-        self._get_events = _GET_EVENTS(self._happened)
-        config = _Config(
-            version=CONFIG_VERSION,
+        self._add_poll = libslirp.ADD_POLL(self._want)
+        self._get_events = libslirp.GET_EVENTS(self._happened)
+        config = libslirp.Config(
+            version=libslirp.CONFIG_VERSION,
             restricted=options.restricted,
             in_enabled=True,
             vnetwork=_number(options.network),

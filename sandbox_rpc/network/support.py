@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping
 
-from sandbox_rpc.network.slirp import LIBRARY, OLDEST
+from sandbox_rpc.network.libslirp import LIBRARY, OLDEST
 
 COST = (
     "the guest's network is QEMU's own, in QEMU's process: in `open` it reaches this host's "

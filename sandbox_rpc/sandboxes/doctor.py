@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import reference, store
-from sandbox_rpc.network import slirp
+from sandbox_rpc.network import libslirp
 from sandbox_rpc.network.support import COST, remedy
 from sandbox_rpc.protocol.errors import ImageNotFound, SandboxError
 from sandbox_rpc.protocol.types import Check, Doctor, Verdict
@@ -75,7 +75,7 @@ def _box(layout: Layout, qemu: str) -> Iterator[Check]:
 
 
 def _network() -> Check:
-    found = slirp.probe()
+    found = libslirp.probe()
     if found.works:
         return Check(
             "network", Verdict.OK,

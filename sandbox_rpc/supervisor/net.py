@@ -14,7 +14,7 @@ import anyio.to_thread
 from sandbox_rpc.config.choices import Network
 from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host.paths import Room
-from sandbox_rpc.network import control, launch, resolver, slirp
+from sandbox_rpc.network import control, launch, libslirp, resolver
 from sandbox_rpc.network.launch import Running, Wish
 from sandbox_rpc.network.policy import Mode, parse_rule
 from sandbox_rpc.network.port import check
@@ -35,17 +35,17 @@ SSH_LISTENERS = 2
 """A port and a unix socket."""
 
 
-def support() -> slirp.Support:
+def support() -> libslirp.Support:
     """Whether this host can have a network process; else QEMU's own stack has to do."""
-    return slirp.probe()
+    return libslirp.probe()
 
 
-def absent(found: slirp.Support) -> list[Layer]:
+def absent(found: libslirp.Support) -> list[Layer]:
     """The wall that is missing where there can be no network process."""
     return [] if found.works else [Layer("network", False, f"{found.detail}; {COST}")]
 
 
-def remarks(settings: Settings, found: slirp.Support) -> list[str]:
+def remarks(settings: Settings, found: libslirp.Support) -> list[str]:
     """What the user should know about the network before relying on it."""
     said = []
     if not found.works:

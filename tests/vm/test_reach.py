@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -40,6 +41,13 @@ ROUTER = "10.0.2.2"
 LET_IN = 7005
 """A port of the island's loopback that a setting opens."""
 ALLOWED = f"{NEIGHBOUR}:8081"
+REGISTRIES = """
+@lan:registry=http://mirror.lan:8083/npm/
+@cloud:registry=http://cloud.example/npm/
+@inside:registry=http://inside.example:7006/npm/
+@gone:registry=http://gone.example/npm/
+"""
+"""One that only the host's own list of hosts knows; two whose names lead where none may; none."""
 OF_THE_HOST = {
     ("tcp", "127.0.0.1", 7006): "loopback",
     ("tcp", "::1", 7001): "loopback6",
@@ -86,14 +94,18 @@ def canaries(island: Island) -> Island:
     echo, world = island.world.echo, island.world
     echo.serve(world.host, "127.0.0.1", 7006, "loopback")
     echo.serve(world.host, "127.0.0.1", LET_IN, "let in")
-    for port in (8081, 8082):
+    for port in (8081, 8082, 8083, 8084):
         echo.serve(world.internet, NEIGHBOUR, port, "neighbour")
+    with (island.etc / "hosts").open("a") as hosts:
+        hosts.write(f"{NEIGHBOUR} mirror.lan\n")
+    island.names.table |= {"cloud.example": "169.254.169.254", "inside.example": "127.0.0.1"}
     return island
 
 
 @pytest.fixture(scope="module")
 def open_(canaries: Island, island_host: Host) -> Iterator[Running]:
     """A sandbox in the open network, with one exception of each kind."""
+    (island_host.home / ".npmrc").write_text(REGISTRIES)
     workspace = island_host.workspace("open")
     words = ("--allow-host-port", str(LET_IN), "--allow-address", ALLOWED)
     yield Running(island_host, workspace, island_host.start(workspace, *words))
@@ -147,6 +159,22 @@ def test_exceptions_open_what_they_name(open_: Running) -> None:
     words = list(knock_inside(open_.host, open_.name, doors).values())
     assert words[:2] == ["let in", "neighbour"]
     assert all(map(is_closed, words[2:])), words
+
+
+def test_registries_open_their_port_and_nothing_else(open_: Running) -> None:
+    """By the host's idea of their names; none that resolves to where no guest may go."""
+    doors: list[Door] = [
+        ("tcp", "mirror.lan", 8083), ("tcp", "mirror.lan", 8084), ("udp", "mirror.lan", 8083),
+        ("tcp", "cloud.example", 80), ("tcp", ROUTER, 7006),
+    ]  # fmt: skip
+    words = list(knock_inside(open_.host, open_.name, doors).values())
+    assert words[0] == "neighbour"
+    assert all(map(is_closed, words[1:])), words
+    told = open_.sh("cat /etc/npmrc").out
+    assert [name in told for name in ("@lan", "@inside")] == [True, False]
+    warnings = " ".join(open_.value["warnings"])
+    assert "inside.example is on its own loopback" in warnings
+    assert re.search(r"no IPv4 address of [^:]*gone\.example", warnings)
 
 
 RAW = r"""
@@ -348,14 +376,15 @@ def test_half_a_connection_goes_on(open_: Running, canaries: Island) -> None:
 def test_nothing_listens_beyond_loopback(
     open_: Running, offline: Running, canaries: Island
 ) -> None:
-    """Of all that two machines have brought, forwards among it, two ports and one more."""
+    """Of all that machines have brought to this host, a forward among it."""
     opened = json.loads(open_.host.run("port", "3000", open_.name, "--json").out)
     ours = {f"127.0.0.1:{one.value['ssh']['port']}" for one in (open_, offline)}
     ours.add(f"127.0.0.1:{opened['hostPort']}")
-    world = {"0.0.0.0:7002", f"{OWN_LAN}:7003", f"{OWN_PUBLIC}:7004", "[::1]:7001"}
-    # Those of the world's loopback are not the product's either.
-    loopback = {f"127.0.0.1:{port}" for port in (canaries.world.loopback_port, 7005, 7006)}
-    assert canaries.listening() == ours | world | loopback
+    listening = canaries.listening()
+    assert ours <= listening
+    assert {one for one in listening if not one.startswith("127.0.0.1:")} == {
+        "0.0.0.0:7002", f"{OWN_LAN}:7003", f"{OWN_PUBLIC}:7004", "[::1]:7001",
+    }  # fmt: skip
     open_.host.run("port", "close", str(opened["hostPort"]), open_.name)
 
 

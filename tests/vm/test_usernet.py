@@ -88,7 +88,10 @@ def test_what_is_said_is_true(plain: Running, island: Island) -> None:
 def test_ports_are_opened_by_qemu(plain: Running, island: Island) -> None:
     """On loopback only, to a server in the guest; closed, they refuse."""
     before = island.listening()
-    plain.sh("systemd-run --user -q --unit=web -p StandardInput=null python3 -m http.server 3000")
+    plain.sh(
+        "systemd-run --user -q --unit=web python3 -m http.server 3000;"
+        " timeout 100 sh -c 'until curl -s localhost:3000 >/dev/null; do sleep 0.2; done'"
+    )
     opened = json.loads(plain.host.run("port", "3000", plain.name, "--json").out)
     door = f"127.0.0.1:{opened['hostPort']}"
     assert island.listening() - before == {door}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sandbox_rpc.network import slirp
+from sandbox_rpc.network import libslirp
 from sandbox_rpc.network.support import remedy
 
 
@@ -24,7 +24,7 @@ def test_the_hosts_own_package(release: dict[str, str], line: str) -> None:
 
 def test_an_unknown_host_is_told_all() -> None:
     text = remedy({"ID": "gentoo"})
-    assert slirp.LIBRARY in text
+    assert libslirp.LIBRARY in text
     for line in ("apt-get install libslirp0", "dnf install libslirp", "pacman -S libslirp"):
         assert line in text
 

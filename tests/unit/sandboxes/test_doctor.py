@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.network import slirp
+from sandbox_rpc.network import libslirp
 from sandbox_rpc.protocol.types import Check, Verdict
 from sandbox_rpc.sandboxes import doctor
 
@@ -20,12 +20,12 @@ def network(layout: Layout) -> Check:
 def test_the_network_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(tmp_path)
     layout.make()
-    version = slirp.probe().version
+    version = libslirp.probe().version
     assert network(layout) == Check(
         "network", Verdict.OK, f"libslirp {version}: the guest's network is a process of its own"
     )
-    absent = slirp.probe("libslirp.so.none")
-    monkeypatch.setattr(slirp, "probe", lambda: absent)
+    absent = libslirp.probe("libslirp.so.none")
+    monkeypatch.setattr(libslirp, "probe", lambda: absent)
     found = network(layout)
     assert found.status is Verdict.WARNING, "sandboxes start all the same"
     assert "libslirp cannot be loaded" in found.message

@@ -22,7 +22,7 @@ import pytest
 from sandbox_rpc.config.choices import Network
 from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host.paths import Room
-from sandbox_rpc.network import launch, slirp
+from sandbox_rpc.network import launch, libslirp
 from sandbox_rpc.network.launch import Wish
 from sandbox_rpc.network.policy import Mode
 from sandbox_rpc.protocol.errors import (
@@ -392,7 +392,7 @@ def test_what_the_settings_wish_for(tmp_path: Path) -> None:
 
 
 def test_what_the_user_should_know() -> None:
-    works, absent = slirp.Support(True, "4.7.0", ""), slirp.probe("libslirp.so.none")
+    works, absent = libslirp.Support(True, "4.7.0", ""), libslirp.probe("libslirp.so.none")
     assert nets.remarks(chosen(), works) == []
     assert nets.absent(works) == []
     (wall,) = nets.absent(absent)
