@@ -299,10 +299,11 @@ results = []
 def one(number):
     payload = struct.pack(">I", number) * 5000
     with socket.create_connection((address, 80), 120) as it:
-        greeting = it.recv(7, socket.MSG_WAITALL)
+        stream = it.makefile("rb")
+        greeting = stream.read(7)
         sender = threading.Thread(target=it.sendall, args=(payload,))
         sender.start()
-        back = it.recv(len(payload), socket.MSG_WAITALL)
+        back = stream.read(len(payload))
         sender.join()
     results.append(greeting == b"beyond\n" and back == payload)
 threads = [threading.Thread(target=one, args=(number,)) for number in range(int(count))]
