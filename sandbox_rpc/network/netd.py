@@ -141,12 +141,11 @@ class Netd:
 
     def _to_guest(self, address: int, size: int) -> None:
         outlet = self._outlet
-        start = outlet.write(address, size)
-        if start and not self._gate.may_enter(outlet.buffer, start):
-            outlet.take_back(size)
-            return
-        if start and size == ACKNOWLEDGEMENT:
-            outlet.thin(start)
+        if size != ACKNOWLEDGEMENT or not outlet.acknowledge(address):
+            start = outlet.write(address, size)
+            if start and not self._gate.may_enter(outlet.buffer, start):
+                outlet.take_back(size)
+                return
         outlet.flush_early()
 
     def _refresh(self) -> None:

@@ -13,6 +13,7 @@ with us, the window of 64 KiB being all that is ever under way."""
 
 ACKNOWLEDGEMENT = 54
 """Bytes of a frame with a TCP segment that carries nothing else."""
+ACK, TCP = 0x10, 6
 THIN = 7
 """Acknowledgements left out in a row at most: the guest's window must keep moving."""
 
@@ -57,27 +58,31 @@ class Outlet:
         self.sent += 1
         return tail + 4
 
-    def thin(self, start: int) -> None:
-        """Let an acknowledgement replace the one before it, where it says the same and more.
+    def acknowledge(self, address: int) -> bool:
+        """Write a frame of that size which lies there, if it is one; else it is for `write`.
 
-        libslirp acknowledges each segment by itself; QEMU and the guest are spared the most of it.
+        libslirp acknowledges each segment by itself. One that comes right after another of the same
+        connection, and says the same and more, takes its place: QEMU and the guest are spared most.
         """
-        buffer, before = self._buffer, start - ACKNOWLEDGEMENT - 4
-        if buffer[start + 47] != 0x10 or buffer[start + 23] != 6:
-            return
-        if (
-            before == self._acknowledgement
-            and self._thinned < THIN
-            and buffer[before + 26 : before + 42] == buffer[start + 26 : start + 42]
-            # Twice the same means a lost segment: both must arrive.
-            and buffer[before + 42 : before + 50] != buffer[start + 42 : start + 50]
-        ):
-            buffer[before : before + ACKNOWLEDGEMENT] = buffer[start : start + ACKNOWLEDGEMENT]
-            self.take_back(ACKNOWLEDGEMENT)
-            self._thinned += 1
-        else:
-            self._acknowledgement = start
-            self._thinned = 0
+        frame = ctypes.string_at(address, ACKNOWLEDGEMENT)
+        if frame[47] != ACK or frame[23] != TCP or frame[12] != 8 or frame[13]:
+            return False
+        before = self._acknowledgement
+        if before and before + ACKNOWLEDGEMENT == self._tail and self._thinned < THIN:
+            buffer = self._buffer
+            if (
+                buffer[before + 26 : before + 42] == frame[26:42]
+                # Twice the same means a lost segment: both must arrive.
+                and buffer[before + 42 : before + 50] != frame[42:50]
+            ):
+                buffer[before : before + ACKNOWLEDGEMENT] = frame
+                self._thinned += 1
+                return True
+        sent = self.sent
+        self.append(frame)
+        self._acknowledgement = self._tail - ACKNOWLEDGEMENT if self.sent > sent else 0
+        self._thinned = 0
+        return True
 
     def take_back(self, size: int) -> None:
         """Undo the last `write`, of a frame of `size` bytes."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sandbox_rpc.network.outlet import CAPACITY, EARLY, THIN, Outlet
-from tests.unit.network.test_gate import FAR, NEAR, tcp
+from sandbox_rpc.network.outlet import ACKNOWLEDGEMENT, CAPACITY, EARLY, THIN, Outlet
+from tests.unit.network.test_gate import FAR, NEAR, tcp, udp
 
 
 class Pair:
@@ -113,9 +113,9 @@ def acknowledgement(number: int, to: bytes = FAR, sequence: int = 7) -> bytes:
 
 def thinned(pair: Pair, *frames: bytes) -> list[bytes]:
     for frame in frames:
-        start = pair.write(frame)
-        if len(frame) == 54:
-            pair.outlet.thin(start)
+        memory = ctypes.create_string_buffer(frame, len(frame))
+        if len(frame) != ACKNOWLEDGEMENT or not pair.outlet.acknowledge(ctypes.addressof(memory)):
+            pair.write(frame)
     return pair.arrived()
 
 
@@ -134,6 +134,7 @@ def test_what_says_something_else_stays(pair: Pair) -> None:
         [tcp(flags=17, acknowledged=5), acknowledgement(6)],
         [acknowledgement(5), tcp(flags=16, acknowledged=6, payload=b"x")],
         [tcp(flags=16, acknowledged=5, payload=b"x"), acknowledgement(6)],
+        [acknowledgement(5), udp(payload=bytes(12)), acknowledgement(6)],
     ):
         assert thinned(pair, *frames) == frames
 
