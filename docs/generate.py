@@ -128,6 +128,8 @@ def folder(setting: Setting) -> str:
     match setting.folder:
         case Folder.FREE:
             return "set it"
+        case Folder.TIGHTEN if setting.is_list:
+            return "tighten: add to it"
         case Folder.TIGHTEN if setting.loosest_first:
             order = " → ".join(f"`{written(value)}`" for value in setting.loosest_first)
             return f"tighten: {order}"

@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("protocol",),
     ("config", "host"),
-    ("images", "guest", "qemu", "network", "ssh", "console"),
+    ("images", "guest", "qemu", "network", "ssh", "console", "workspace"),
     ("supervisor",),
     ("sandboxes",),
     ("server",),

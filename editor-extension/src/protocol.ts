@@ -406,6 +406,8 @@ export interface StartParams {
   workspaceSecurity?: string;
   /** A workspace that the guest can only read. */
   workspaceReadOnly?: boolean;
+  /** Paths in the workspace that the guest can only read, with commas between. */
+  protect?: string;
   /** Folders of the guest's home folder that outlive a stop, with commas between. */
   persist?: string;
   /** What the guest can reach: `open`, `proxy` or `offline`. */
@@ -416,6 +418,8 @@ export interface StartParams {
   allowHostPorts?: string;
   /** Ports that the allowlist opens where it names none, with commas between. */
   proxyPorts?: string;
+  /** What the proxy is: `builtin` or `container`. */
+  proxyBackend?: string;
   /** Another proxy that the sandbox's proxy goes through: `auto`, `none` or http://HOST:PORT. */
   proxyUpstream?: string;
   /** File with `USER:PASSWORD` for it. */
@@ -762,6 +766,32 @@ export interface NetworkLogEntry {
   seconds?: number;
 }
 
+/** A file that makes a program of this host run something, or a link out of the folder. */
+export interface Change {
+  /** Relative to the workspace. */
+  path: string;
+  /** Who runs it and when, or where it leads. */
+  why: string;
+  /** Whether that happens without anybody asking for it: an editor that opens the folder does. */
+  byItself: boolean;
+  /** Whether it is a symbolic link that leads out of the workspace. Default: `false`. */
+  link?: boolean;
+}
+
+/** What was written since a sandbox started, by the guest or by anybody else. */
+export interface Changes {
+  /** The sandbox. */
+  name: string;
+  /** The folder. */
+  workspace: string;
+  /** The dangerous ones first. */
+  changes: Change[];
+  /** ISO 8601: the start of the present or last life; absent where there was none. */
+  since?: string;
+  /** False where the folder is too large to have been looked at in whole. Default: `true`. */
+  complete?: boolean;
+}
+
 /** Size and kind of a terminal. */
 export interface Terminal {
   /** Characters in a line. Default: `80`. */
@@ -938,6 +968,13 @@ export const SandboxStopRequest = new RequestType<StopParams, Sandbox, ErrorData
  * @throws SandboxNotFound, WorkspaceRefused, StateNewer
  */
 export const SandboxStatusRequest = new RequestType<Target, Sandbox, ErrorData>("sandbox/status");
+
+/**
+ * What was written to the workspace since the start that programs of this host run, and new links that lead out of it. Also after the machine's end, for the last life; to be shown before anybody works in the folder.
+ *
+ * @throws SandboxNotFound, WorkspaceRefused, PermissionDenied
+ */
+export const SandboxChangesRequest = new RequestType<Target, Changes, ErrorData>("sandbox/changes");
 
 /** The sandboxes of this user. */
 export const SandboxListRequest = new RequestType<ListParams, Sandbox[], ErrorData>("sandbox/list");

@@ -15,6 +15,7 @@ COMMANDS = {
     "info": "show how to reach a sandbox: SSH, console, files",
     "port": "reach a port of a running sandbox from this host",
     "proxy": "allow and block hosts for a sandbox's proxy, and see where it went",
+    "changes": "show what a sandbox left in its folder for this host to run",
     "console": "attach to the serial console",
     "image": "build, list and remove images",
     "trust": "accept the settings that a folder brings along",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 
 from sandbox_rpc.cli import run as runner
 from sandbox_rpc.cli import show
@@ -13,6 +14,7 @@ from sandbox_rpc.host import names
 from sandbox_rpc.host.names import Record
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.protocol.errors import SandboxError
+from sandbox_rpc.sandboxes.changes import changes, summary
 from sandbox_rpc.sandboxes.find import find
 from sandbox_rpc.sandboxes.status import is_alive
 from sandbox_rpc.sandboxes.stop import stop
@@ -63,4 +65,7 @@ def _stop(layout: Layout, record: Record, options: argparse.Namespace) -> int:
         show.as_json(sandbox)
     else:
         print(f"{record.name} is stopped.")
+        with suppress(SandboxError):
+            if (said := summary(changes(layout, record))) is not None:
+                print(f"warning: {show.printable(said)}", file=sys.stderr)
     return 0

@@ -47,6 +47,15 @@ class BuildWhen(enum.StrEnum):
     """A start without the image fails."""
 
 
+class ProxyBackend(enum.StrEnum):
+    """What the proxy is."""
+
+    BUILTIN = "builtin"
+    """Our own process."""
+    CONTAINER = "container"
+    """tinyproxy, by podman or docker."""
+
+
 class Need(enum.StrEnum):
     """Whether a wall of the box must stand."""
 

@@ -82,7 +82,8 @@ class Setting:
     choices: type[enum.StrEnum] | None = None
     """The values of a CHOICE."""
     loosest_first: tuple[Value, ...] = ()
-    """For TIGHTEN: the values in the order of growing tightness; empty: the smaller the tighter."""
+    """For TIGHTEN: the values in the order of growing tightness; empty: the smaller the tighter, of
+    a list the longer."""
     minimum: int = 0
     """Smallest number."""
     maximum: int = 0
@@ -98,8 +99,9 @@ class Setting:
         assert self.check(self.default, source="default") == self.default, self.key
         if self.folder is Folder.TIGHTEN:
             values: set[Value] = set(self.choices or ()) or {False, True}
-            assert bool(self.loosest_first) == (self.unit is None), self.key
-            assert self.unit is not None or set(self.loosest_first) == values, self.key
+            ordered = self.unit is not None or self.is_list
+            assert bool(self.loosest_first) != ordered, self.key
+            assert ordered or set(self.loosest_first) == values, self.key
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -121,6 +123,8 @@ class Setting:
         """Whether `value` is no wider than `bound`: what a TIGHTEN folder may say."""
         if self.loosest_first:
             return self.loosest_first.index(value) >= self.loosest_first.index(bound)
+        if isinstance(value, str) and isinstance(bound, str):
+            return set(filter(None, bound.split(","))) <= set(value.split(","))
         assert not isinstance(value, str), self.key
         assert not isinstance(bound, str), self.key
         return value <= bound

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sandbox_rpc.config.choices import Accelerator, BuildWhen, Need, Network, WorkspaceSecurity
+from sandbox_rpc.config.choices import (
+    Accelerator,
+    BuildWhen,
+    Need,
+    Network,
+    ProxyBackend,
+    WorkspaceSecurity,
+)
 from sandbox_rpc.config.setting import Folder, Kind, Setting
 
 _NEED_ORDER = (Need.OFF, Need.AUTO, Need.REQUIRE)
@@ -115,6 +122,25 @@ SETTINGS: tuple[Setting, ...] = (
         doc="Enforced on the host, whatever root in the guest does.",
     ),
     Setting(
+        key="protect",
+        kind=Kind.TEXT,
+        default="sandbox.toml,.mcp.json,.claude/settings.json,.claude/settings.local.json,"
+        ".claude/hooks,.cursor/mcp.json,.cursor/hooks.json,.codex/config.toml,"
+        ".gemini/settings.json,.vscode/mcp.json",
+        # Below the workspace, without a way out of it.
+        pattern=r"(?!(.*[,/])?\.{0,2}([,/]|$))[^\x00-\x1f]+",
+        pattern_hint="Write paths in the workspace with commas between them: .git/hooks,.vscode.",
+        folder=Folder.TIGHTEN,
+        flag="--protect",
+        is_list=True,
+        metavar="LIST",
+        help="files and folders in the workspace that the guest can only read",
+        doc="With commas between them, or the flag several times; a folder's file may add to the "
+        "list. Only what is there when the sandbox starts can be protected: `sandbox changes` "
+        "shows what came later. The default is what coding agents on the host obey, and "
+        "`sandbox.toml`. Good candidates are `.git/hooks,.git/config,.vscode,.envrc`.",
+    ),
+    Setting(
         key="persist",
         kind=Kind.TEXT,
         default=".vscode-server,.vscodium-server,.cursor-server,.windsurf-server,.cache/JetBrains",
@@ -192,6 +218,18 @@ SETTINGS: tuple[Setting, ...] = (
         help="ports that a line of the allowlist without a port opens",
         doc="With commas between them, or the flag several times. A line of the allowlist can name "
         "another port for its host: `example.com:8443`.",
+    ),
+    Setting(
+        key="proxy.backend",
+        kind=Kind.CHOICE,
+        choices=ProxyBackend,
+        default=ProxyBackend.BUILTIN,
+        folder=Folder.TRUST,
+        flag="--proxy-backend",
+        help="what the proxy is",
+        doc="`builtin` is our own. `container` is tinyproxy in a container by podman or docker, "
+        "with the same allowlist: it checks neither what TLS says nor where a name leads, audits "
+        "nothing, and leaves out lines that it cannot express.",
     ),
     Setting(
         key="proxy.upstream",

@@ -7,7 +7,14 @@ from typing import Any
 
 from attrs import field, frozen
 
-from sandbox_rpc.config.choices import Accelerator, BuildWhen, Need, Network, WorkspaceSecurity
+from sandbox_rpc.config.choices import (
+    Accelerator,
+    BuildWhen,
+    Need,
+    Network,
+    ProxyBackend,
+    WorkspaceSecurity,
+)
 from sandbox_rpc.config.setting import Value
 from sandbox_rpc.config.settings import BY_KEY
 
@@ -37,6 +44,8 @@ class Settings:
     """How owners and modes in the workspace are kept."""
     workspace_read_only: bool = _of("workspace.read_only")
     """Whether the guest can only read the workspace."""
+    protect: str = _of("protect")
+    """Paths in the workspace that the guest can only read, with commas between."""
     persist: str = _of("persist")
     """Folders of dev's home folder that outlive a stop, with commas between."""
     network: Network = _of("network")
@@ -47,6 +56,8 @@ class Settings:
     """Ports of the host's loopback that it includes, with commas between."""
     proxy_ports: str = _of("proxy.ports")
     """Ports that the allowlist opens where it names none, with commas between."""
+    proxy_backend: ProxyBackend = _of("proxy.backend")
+    """What the proxy is."""
     proxy_upstream: str = _of("proxy.upstream")
     """Another proxy to go through: `auto`, `none` or its address."""
     proxy_upstream_auth: str = _of("proxy.upstream_auth")
@@ -73,6 +84,11 @@ class Settings:
     """When the default image is built instead of being pulled."""
     build_mirror: str = _of("build.mirror")
     """Debian mirror for image builds; empty: the host's own."""
+
+    @property
+    def protected(self) -> list[str]:
+        """Paths in the workspace that the guest can only read."""
+        return [path for path in self.protect.split(",") if path]
 
     @property
     def persisted(self) -> list[str]:

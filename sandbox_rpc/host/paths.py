@@ -34,6 +34,7 @@ from sandbox_rpc.host.bases import cache_base as cache_base
 from sandbox_rpc.host.bases import config_base as config_base
 from sandbox_rpc.host.bases import config_file as config_file
 from sandbox_rpc.host.bases import home as home
+from sandbox_rpc.host.proxyhome import ProxyHome as ProxyHome  # names of files, too
 
 FOLDER_FILE = "sandbox.toml"
 """Settings that a workspace brings along; the guest can write it, so it may only tighten."""
@@ -98,6 +99,11 @@ class Home:
         return self.folder / "persist"
 
     @property
+    def started(self) -> Path:
+        """When the present or last life began, and what the workspace was like."""
+        return self.folder / "started.json"
+
+    @property
     def last(self) -> Path:
         """Logs of a life that ended badly: console.log, qemu.log."""
         return self.folder / "last"
@@ -115,33 +121,6 @@ class Home:
     def client_key_public(self) -> Path:
         """Its public half."""
         return self.folder / "id_ed25519.pub"
-
-
-@frozen
-class ProxyHome:
-    """Where a sandbox may go through its proxy, and what it asked for."""
-
-    folder: Path
-
-    @property
-    def allowlist(self) -> Path:
-        """The rules, edited by people too. The proxy sees the folder, so it may be replaced."""
-        return self.folder / "allowlist.txt"
-
-    @property
-    def once(self) -> Path:
-        """Further rules until the machine ends."""
-        return self.folder / "allowlist.once.txt"
-
-    @property
-    def lock(self) -> Path:
-        """Held while one of the two changes."""
-        return self.folder / "lock"
-
-    @property
-    def journal(self) -> Path:
-        """The only folder that the proxy can write: access.jsonl, blocked.json."""
-        return self.folder / "log"
 
 
 @frozen

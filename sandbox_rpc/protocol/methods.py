@@ -11,6 +11,7 @@ from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import streams as s
 from sandbox_rpc.protocol import types as t
+from sandbox_rpc.protocol import workspace as w
 from sandbox_rpc.protocol.errors import SandboxError
 
 VERSION = "1.0"
@@ -70,6 +71,13 @@ REQUESTS = (
         "sandbox/status", t.Target, t.Sandbox,
         "How a sandbox is. A folder that never had one is a stopped sandbox.",
         (e.SandboxNotFound, e.WorkspaceRefused, e.StateNewer),
+    ),
+    Request(
+        "sandbox/changes", t.Target, w.Changes,
+        "What was written to the workspace since the start that programs of this host run, and new "
+        "links that lead out of it. Also after the machine's end, for the last life; to be shown "
+        "before anybody works in the folder.",
+        (e.SandboxNotFound, e.WorkspaceRefused, e.PermissionDenied),
     ),
     Request("sandbox/list", t.ListParams, list[t.Sandbox], "The sandboxes of this user."),
     Request(

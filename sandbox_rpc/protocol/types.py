@@ -210,6 +210,8 @@ class StartParams:
     """How the workspace keeps owners and modes: `none` or `mapped-xattr`."""
     workspace_read_only: bool | None = None
     """A workspace that the guest can only read."""
+    protect: str | None = None
+    """Paths in the workspace that the guest can only read, with commas between."""
     persist: str | None = None
     """Folders of the guest's home folder that outlive a stop, with commas between."""
     network: str | None = None
@@ -220,6 +222,8 @@ class StartParams:
     """Ports of the host's loopback the guest reaches as 10.0.2.2, with commas between."""
     proxy_ports: str | None = None
     """Ports that the allowlist opens where it names none, with commas between."""
+    proxy_backend: str | None = None
+    """What the proxy is: `builtin` or `container`."""
     proxy_upstream: str | None = None
     """Another proxy that the sandbox's proxy goes through: `auto`, `none` or http://HOST:PORT."""
     proxy_upstream_auth: str | None = None

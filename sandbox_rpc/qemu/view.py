@@ -14,6 +14,7 @@ parser, so commas, newlines and bytes that are not UTF-8 need no quoting.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
@@ -68,6 +69,8 @@ class View:
     """Image files: `Mount("ro-bind", HOST, "/image/disk.qcow2")`; other folders it shares."""
     masks: tuple[str, ...] = ()
     """Folders relative to the workspace that QEMU must not see, from `masked`; they must exist."""
+    protected: tuple[str, ...] = ()
+    """Files and folders relative to the workspace that it can only read; they exist, no links."""
     kvm: bool = False
     """Whether the guest runs on KVM, which takes /dev/kvm."""
     network_namespace: bool = False
@@ -95,6 +98,30 @@ def masked(workspace: str, hidden: Iterable[str]) -> tuple[str, ...]:
             if not any(one in below.parents or one == below for one in found):
                 found.append(below)
     return tuple(map(str, found))
+
+
+def protectable(workspace: str, paths: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Those of the paths that can be held read-only, and why some others cannot, as sentences.
+
+    What is not there cannot be, and needs no sentence. A link is refused: it would show QEMU, and
+    so the guest, whatever it leads to.
+    """
+    found: list[str] = []
+    problems = []
+    for path in sorted({os.path.normpath(path) for path in paths}):
+        place = os.path.join(workspace, path)
+        try:
+            status = os.lstat(place)
+        except OSError:
+            continue
+        if os.path.realpath(place) != place:
+            problems.append(f"{path} cannot be protected: it is a link, or behind one.")
+        elif not stat.S_ISDIR(status.st_mode) and status.st_nlink > 1:
+            problems.append(f"{path} is not protected well: the file has another name as well.")
+            found.append(path)
+        elif not any(path.startswith(f"{one}/") for one in found):
+            found.append(path)
+    return tuple(found), problems
 
 
 def mounts(view: View, system: Iterable[Mount], *, own_pids: bool, inner_map: bool) -> list[str]:
@@ -141,7 +168,8 @@ def _is_below(path: str, folder: str) -> bool:
 
 
 def _masking(view: View) -> list[str]:
-    """An empty read-only folder over each mask, and its way there held in place.
+    """An empty read-only folder over each mask, each protected path read-only over itself, and the
+    way there held in place.
 
     A folder that is mounted on cannot be renamed: without that the guest could move the parent of a
     masked folder aside and put one of its own making where this program looks for its state.
@@ -149,7 +177,7 @@ def _masking(view: View) -> list[str]:
     way = sorted(
         {
             str(parent)
-            for mask in view.masks
+            for mask in (*view.masks, *view.protected)
             for parent in PurePosixPath(mask).parents
             if str(parent) != "."
         }
@@ -157,6 +185,8 @@ def _masking(view: View) -> list[str]:
     options: list[str] = []
     for folder in way:
         options += ["--bind", f"{view.workspace}/{folder}", f"{WORKSPACE}/{folder}"]
+    for path in view.protected:
+        options += ["--ro-bind", f"{view.workspace}/{path}", f"{WORKSPACE}/{path}"]
     for mask in view.masks:
         options += ["--tmpfs", f"{WORKSPACE}/{mask}", "--remount-ro", f"{WORKSPACE}/{mask}"]
     return options

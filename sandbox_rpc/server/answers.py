@@ -21,7 +21,9 @@ from sandbox_rpc.images import reference
 from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import types as t
+from sandbox_rpc.protocol import workspace as w
 from sandbox_rpc.sandboxes import allowlist, audit, images, ports
+from sandbox_rpc.sandboxes.changes import changes
 from sandbox_rpc.sandboxes.doctor import examine
 from sandbox_rpc.sandboxes.find import by_folder
 from sandbox_rpc.sandboxes.start import Start, start
@@ -47,6 +49,7 @@ class Answers:
             "sandbox/start": self.start,
             "sandbox/stop": self.stop,
             "sandbox/status": self.status,
+            "sandbox/changes": self.changes,
             "sandbox/list": self.list_,
             "port/forward": self.port_forward,
             "port/close": self.port_close,
@@ -84,6 +87,11 @@ class Answers:
         if params.name is None and params.workspace is not None:
             return await of_folder(self._layout, params.workspace)
         return await status(self._layout, self._record(params.name, params.workspace))
+
+    async def changes(self, params: t.Target, call: Call) -> w.Changes:
+        """`sandbox/changes`."""
+        record = self._record(params.name, params.workspace)
+        return await anyio.to_thread.run_sync(changes, self._layout, record)
 
     async def list_(self, params: t.ListParams, call: Call) -> list[t.Sandbox]:
         """`sandbox/list`."""

@@ -35,7 +35,7 @@ from sandbox_rpc.qemu.machine import (
 )
 from sandbox_rpc.qemu.view import IMAGE, PERSIST, Mount, View, masked
 from sandbox_rpc.supervisor import image as images
-from sandbox_rpc.supervisor import net, proxy, scope
+from sandbox_rpc.supervisor import leftovers, net, proxy, scope
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import (
     check_xattr,
@@ -71,6 +71,8 @@ async def boot(
     if security == "mapped-xattr":
         check_xattr(request.workspace, forced=box.needs_mapped)
     warnings = [*request.warnings, *filter(None, [warning]), *missing_layers(box)]
+    protected, problems = leftovers.protected(request, box)
+    warnings += problems
     wish = net.wish(settings, place.room)
     support = net.support()
     warnings += net.remarks(settings, support)
@@ -95,6 +97,8 @@ async def boot(
         wish = wish._replace(pins=supply.pins, dhcp=image.foreign)
         warnings += [*supply.warnings, *proxy.prepare(place, settings, supply)]
         store.change(warnings=warnings)
+        await proxy.ready(place, settings, steps.report)
+    leftovers.begin(place, request.workspace)
     with steps.step("qemu", "Starting QEMU"):
         # Not before: an image is built by processes of ours, which need more.
         limits = await anyio.to_thread.run_sync(
@@ -110,6 +114,7 @@ async def boot(
                 Mount("bind", str(place.home.persist), PERSIST),
             ),
             masks=masked(request.workspace, request.masks),
+            protected=protected,
             kvm=accelerator is Accelerator.KVM,
             network_namespace=support.works,
         )

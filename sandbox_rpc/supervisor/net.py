@@ -229,6 +229,11 @@ class Net:
         ]
         return walls if self._proxy is None else [*walls, *self._proxy.layers()]
 
+    async def end(self) -> None:
+        """End what does not end with the machine by itself."""
+        if self._proxy is not None:
+            await self._proxy.end()
+
     def close(self) -> None:
         """Let go of the ports; the process itself ends with its machine."""
         self._closed = True

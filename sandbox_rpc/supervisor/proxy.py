@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 
-from sandbox_rpc.config.choices import Network
+from sandbox_rpc.config.choices import Network, ProxyBackend
 from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import files
 from sandbox_rpc.host.paths import ProxyHome, Room
@@ -24,8 +24,10 @@ from sandbox_rpc.network.port import check
 from sandbox_rpc.network.proxy import allowlist, launch, names, settings
 from sandbox_rpc.network.proxy.settings import Wish
 from sandbox_rpc.protocol.errors import NetworkFailed, SandboxError
+from sandbox_rpc.protocol.progress import Report
 from sandbox_rpc.protocol.types import Layer
 from sandbox_rpc.supervisor import request, upstream
+from sandbox_rpc.supervisor.container import Container
 from sandbox_rpc.supervisor.request import Place
 from sandbox_rpc.supervisor.supply import Supply
 
@@ -57,9 +59,23 @@ def prepare(
     wish = Wish(
         folder=str(home.folder), journal=str(home.journal), registries=supply.registries,
         ports=ports, upstream=other, namespace=str(wanted.box_namespace),
+        container=place.name if wanted.proxy_backend is ProxyBackend.CONTAINER else None,
     )  # fmt: skip
+    if wish.container is not None:
+        warnings += Container(place.name, wish).write()
     files.replace(place.room.proxy_wish, settings.dump_wish(wish))
     return warnings
+
+
+async def ready(place: Place, wanted: Settings, report: Report) -> None:
+    """Have what the proxy needs that takes its time to make: a container's image.
+
+    Raises:
+        ToolMissing, BuildFailed, NetworkFailed: it cannot be had.
+    """
+    if wanted.network is Network.PROXY and wanted.proxy_backend is ProxyBackend.CONTAINER:
+        wish = settings.parse_wish(place.room.proxy_wish.read_bytes())
+        await Container(place.name, wish, wanted.build_mirror).ready(report)
 
 
 def make_home(home: ProxyHome, name: str) -> None:
@@ -83,6 +99,7 @@ class Proxy:
         self._room = room
         self._listener = listener
         self._running: Running | None = None
+        self._container: Container | None = None
         self._closed = False
 
     @classmethod
@@ -102,6 +119,9 @@ class Proxy:
         # One that another supervisor has started, or this one before.
         found = cls(room, socket.socket(fileno=fd))
         found._running = running
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            wish = settings.parse_wish(room.proxy_wish.read_bytes())
+            found._container = Container(wish.container, wish) if wish.container else None
         return found
 
     async def launch(self) -> None:
@@ -117,6 +137,9 @@ class Proxy:
             wish = settings.parse_wish(room.proxy_wish.read_bytes())
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise NetworkFailed(f"What the proxy should do is not known: {error!r}.") from None
+        if wish.container is not None:
+            self._container = self._container or Container(wish.container, wish)
+            wish = wish._replace(relay=await self._container.start())
         note = request.noted(room)
         machine = note.process.open() if note is not None and note.process is not None else None
         if machine is None:
@@ -138,6 +161,8 @@ class Proxy:
         async with anyio.create_task_group() as group:
             group.start_soon(self._follow_names, resolver.RESOLV_CONF)
             group.start_soon(self._follow_names, names.HOSTS)
+            if self._container is not None:
+                group.start_soon(self._container.follow)
             while not self._closed and self._running is not None:
                 try:
                     await anyio.wait_readable(self._running.control)
@@ -164,6 +189,11 @@ class Proxy:
         return [
             Layer(f"proxy.{one['name']}", bool(one["active"]), str(one["detail"])) for one in found
         ]
+
+    async def end(self) -> None:
+        """End what does not end with the machine by itself."""
+        if self._container is not None:
+            await self._container.stop()
 
     def close(self) -> None:
         """Let go of it; the process ends with its machine."""

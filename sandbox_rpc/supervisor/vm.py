@@ -68,6 +68,8 @@ class Vm:
             group.start_soon(self.net.watch)
             await self.ended.wait()
             group.cancel_scope.cancel()
+        with anyio.CancelScope(shield=True):
+            await self.net.end()
 
     async def forward_ssh(self, preferred: int | None, guest_port: int) -> int:
         """Open a loopback port into the guest's SSH; the preferred one if it is free.

@@ -7,7 +7,7 @@ import os
 import select
 import signal
 import socket
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,12 @@ from sandbox_rpc import __version__
 from sandbox_rpc.host.watch import Watch
 from sandbox_rpc.network.control import Answer, Control
 from sandbox_rpc.network.proxy import names
-from sandbox_rpc.network.proxy.dial import Dialler
+from sandbox_rpc.network.proxy.dial import Dialler, connect
 from sandbox_rpc.network.proxy.groups import REGISTRIES, parsed
 from sandbox_rpc.network.proxy.journal import Journal
-from sandbox_rpc.network.proxy.line import Line
+from sandbox_rpc.network.proxy.line import Ended, Line, Pace, relay
+from sandbox_rpc.network.proxy.names import Address
+from sandbox_rpc.network.proxy.request import Refused
 from sandbox_rpc.network.proxy.rules import MAX_BYTES, Problem, Rule, Rules, parse, parse_rule
 from sandbox_rpc.network.proxy.settings import Names, Start
 from sandbox_rpc.network.proxy.visit import Visit
@@ -61,6 +63,7 @@ class Proxy:
         self._upstream = wish.upstream
         self._journal = Journal(Path(wish.journal))
         self._machine = start.machine
+        self._relay = wish.relay
         self._listener = socket.socket(fileno=start.listener)
         self._listener.setblocking(False)
         self._visits: set[Visit] = set()
@@ -132,6 +135,9 @@ class Proxy:
                 group.start_soon(self._attend, client)
 
     async def _attend(self, client: socket.socket) -> None:
+        if self._relay:
+            await self._pass_on(Line(client))
+            return
         visit = Visit(Line(client), self._judge, self._dialler, self._journal)
         self._visits.add(visit)
         self._served += 1
@@ -141,6 +147,16 @@ class Proxy:
             log.exception("serving a connection failed")
         finally:
             self._visits.discard(visit)
+
+    async def _pass_on(self, guest: Line) -> None:
+        """To the proxy in a container, which has no unix socket."""
+        self._served += 1
+        with suppress(Ended, Refused):
+            address = Address(int(socket.AF_INET), "127.0.0.1")
+            line, _ = await connect([address], self._relay, "the container")
+            with closing(line):
+                await relay(guest, line, Pace())
+        guest.close()
 
     def _judge(self, host: str, port: int) -> Any:
         return self._rules.judge(host, port)
@@ -225,6 +241,7 @@ class Proxy:
                 {"file": name, "line": one.line, "message": one.message}
                 for name, one in self._problems
             ],
+            "relay": self._relay or None,
             "registries": [rule.text for rule in self._groups[REGISTRIES]],
             "upstream": None if upstream is None else f"{upstream.host}:{upstream.port}",
             "journal_lost": self._journal.lost,

@@ -56,6 +56,10 @@ class Wish(NamedTuple):
     upstream: Upstream | None = None
     namespace: str = "auto"
     """`auto`, `require` or `off`, as for QEMU's box."""
+    container: str | None = None
+    """The sandbox's name, where the proxy proper is tinyproxy in a container."""
+    relay: int = 0
+    """Port on loopback to which all is passed on as it is; 0: we are the proxy."""
 
 
 class Start(NamedTuple):

@@ -15,7 +15,16 @@ from protocol.metamodel import source_model
 from protocol.schema import schema
 from sandbox_rpc.config.setting import Kind, Setting
 from sandbox_rpc.config.settings import SETTINGS
-from sandbox_rpc.protocol import convert, errors, images, lifecycle, network, streams, types
+from sandbox_rpc.protocol import (
+    convert,
+    errors,
+    images,
+    lifecycle,
+    network,
+    streams,
+    types,
+    workspace,
+)
 from sandbox_rpc.protocol.errors import ERRORS
 from sandbox_rpc.protocol.methods import NOTIFICATIONS, REQUESTS, VERSION
 from sandbox_rpc.protocol.progress import Progress
@@ -54,7 +63,7 @@ def test_methods_are_unique_and_named_alike() -> None:
 
 
 def test_params_and_results_are_values_of_the_protocol() -> None:
-    modules = (types, images, network, streams)
+    modules = (types, images, network, workspace, streams)
     values = [one for module in modules for one in vars(module).values()]
     known = {kind for kind in values if inspect.isclass(kind) and attrs.has(kind)}
     for request in REQUESTS:

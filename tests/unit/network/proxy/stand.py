@@ -42,6 +42,9 @@ class Server:
 
     def close(self) -> None:
         """Take no more clients."""
+        # Closed alone, it would live on in the thread that waits for the next one.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _serve(self) -> None:
