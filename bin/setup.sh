@@ -196,10 +196,20 @@ set_up_test() {
         has git || echo git
         has jq || echo jq
         has nvim || echo neovim
+        has openssl || echo openssl
+        has podman || container_packages
         has ss || echo iproute2
         has shellcheck || echo shellcheck
         has socat || echo socat
     )
+}
+
+# Prints what one test of a proxy in a container needs, where this system has all of it.
+container_packages() {
+    for package in podman runc netavark aardvark-dns iptables; do
+        apt-cache policy "$package" 2>/dev/null | grep -q 'Candidate: [^(]' || return 0
+    done
+    echo podman runc netavark aardvark-dns iptables
 }
 
 # Makes .venv ready and writes the stamp $1; $2 is what pip installs, the rest are packages.

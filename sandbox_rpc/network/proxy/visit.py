@@ -19,6 +19,8 @@ from sandbox_rpc.network.proxy.rules import Decision
 
 HEAD_S = 30.0
 """For the first request of a connection to arrive; a later one may be waited for much longer."""
+ATTEMPTS = 3
+"""For a request that may be made twice, where a server hangs up without a word."""
 KEPT_S = 120.0
 """A connection is kept for its next request."""
 
@@ -172,8 +174,10 @@ class Visit:
     async def _exchange(
         self, asked: h11.Request, target: Target, note: _Note, *, has_body: bool
     ) -> bool:
+        attempt = 0
         while True:
-            was_open = await self._reach(target, note)
+            attempt += 1
+            await self._reach(target, note)
             outside, server = self._outside, self._server
             assert outside is not None
             assert server is not None
@@ -189,7 +193,8 @@ class Visit:
                 await exchange.run(onward, asked, has_body=has_body)
             except Stale:
                 self._hang_up()
-                if was_open and not has_body and asked.method in SAFE:
+                if not has_body and asked.method in SAFE and attempt < ATTEMPTS:
+                    # It closed a kept connection in the moment in which we asked, as a rule.
                     continue
                 raise Refused(502, "unreachable", f"{target.host} has hung up.") from None
             except BaseException:
@@ -207,18 +212,17 @@ class Visit:
             self._hang_up()
         return True
 
-    async def _reach(self, target: Target, note: _Note) -> bool:
-        """Have a connection to the target's host; whether there was one."""
+    async def _reach(self, target: Target, note: _Note) -> None:
+        """Have a connection to the target's host."""
         same = self.target is not None and self.target[:2] == target[:2]
         if self._outside is not None and same and not self._outside.line.has_news():
-            return True
+            return
         self._hang_up()
         self.target = target
         self._outside = await self._dialler.open(
             target.host, target.port, tunnel=False, written_out=note.is_written_out
         )
         self._server = Http(self._outside.line, h11.CLIENT)
-        return False
 
     def _hang_up(self) -> None:
         if self._outside is not None:
