@@ -15,7 +15,16 @@ from typing import Any
 
 import attrs
 
-from sandbox_rpc.protocol import convert, images, lifecycle, methods, network, streams, workspace
+from sandbox_rpc.protocol import (
+    convert,
+    images,
+    lifecycle,
+    methods,
+    network,
+    streams,
+    templates,
+    workspace,
+)
 from sandbox_rpc.protocol import types as values
 from sandbox_rpc.protocol.errors import ERRORS, SandboxError
 from sandbox_rpc.protocol.methods import Notification, Request
@@ -41,7 +50,7 @@ def source_model() -> Model:
         notifications=(*lifecycle.NOTIFICATIONS, *methods.NOTIFICATIONS),
         classes=[
             kind
-            for module in (lifecycle, values, images, network, workspace, streams)
+            for module in (lifecycle, values, images, templates, network, workspace, streams)
             for kind in _classes(module)
         ],
         errors=[ERRORS[code] for code in sorted(ERRORS)],

@@ -114,6 +114,8 @@ export const SandboxErrorCode = {
   BuildFailed: 1206,
   /** The template cannot be used. */
   TemplateInvalid: 1207,
+  /** There is no such template. */
+  TemplateNotFound: 1208,
   /** No login with the pinned key succeeded. */
   SshUnreachable: 1301,
   /** The command could not be run in the guest. */
@@ -436,6 +438,8 @@ export interface StartParams {
   sshAutostart?: boolean;
   /** The keys of the user's SSH agent may log in. */
   sshAgentKeys?: boolean;
+  /** Whether the start goes on from a saved machine: `auto` or `never`. */
+  warm?: string;
   /** Seconds a start may take; 0: by accelerator. */
   startTimeoutS?: number;
   /** The QEMU to run. */
@@ -600,6 +604,56 @@ export interface ImagePruned {
 export interface ImageRemoveParams {
   /** Its name or digest. */
   ref: string;
+}
+
+/** A saved machine that sandboxes start from. */
+export interface Template {
+  /** Names it: what it was made from, hashed. */
+  key: string;
+  /** Name its image had when it was made. */
+  image: string;
+  /** Digest of the image. */
+  imageDigest: string;
+  /** `kvm` or `tcg`. */
+  accelerator: string;
+  /** Guest memory in MiB. */
+  memoryMib: number;
+  /** Virtual processors. */
+  cpus: number;
+  /** Size of the guest's disk in MiB. */
+  diskMib: number;
+  /** Version of the QEMU it was made with, and is for. */
+  qemu: string;
+  /** Room it takes on disk. */
+  sizeBytes: LargeInteger;
+  /** ISO 8601 time of its making. */
+  createdAt: string;
+  /** ISO 8601 time of the last start from it. */
+  usedAt: string;
+}
+
+/** The settings of the starts that are to find a template; what is absent is as in a start. */
+export interface TemplateBuildParams {
+  /** Image to start from. */
+  image?: string;
+  /** Memory of the guest in MiB. */
+  memoryMib?: number;
+  /** Virtual processors of the guest. */
+  cpus?: number;
+  /** Size of the guest's disk in MiB. */
+  diskMib?: number;
+  /** `auto`, `kvm` or `tcg`. */
+  accelerator?: string;
+  /** The QEMU to run. */
+  qemuBinary?: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** A template to remove. */
+export interface TemplateRemoveParams {
+  /** Its key, or the first digits of it. */
+  key: string;
 }
 
 /** Rules that an allowlist names together. */
@@ -1116,6 +1170,23 @@ export const ImageBuildRequest = new RequestType<ImageBuildParams, Image, ErrorD
  * @throws ImageNotFound, ImageInUse
  */
 export const ImageRemoveRequest = new RequestType<ImageRemoveParams, null, ErrorData>("image/remove");
+
+/** The saved machines that sandboxes of this user start from, the last used one first. */
+export const TemplateListRequest = new RequestType0<Template[], ErrorData>("template/list");
+
+/**
+ * Make the template that starts with these settings would make, or find it. Cancelling leaves nothing behind.
+ *
+ * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, SettingInvalid, ImageNotFound, ImageInvalid, BuildFailed, TemplateInvalid
+ */
+export const TemplateBuildRequest = new RequestType<TemplateBuildParams, Template, ErrorData>("template/build");
+
+/**
+ * Remove a template; sandboxes that run keep what they need of it.
+ *
+ * @throws TemplateNotFound
+ */
+export const TemplateRemoveRequest = new RequestType<TemplateRemoveParams, null, ErrorData>("template/remove");
 
 /** From now on `sandbox/didChange` is sent. */
 export const InitializedNotification = new NotificationType0("initialized");

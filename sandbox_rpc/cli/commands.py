@@ -18,6 +18,7 @@ COMMANDS = {
     "changes": "show what a sandbox left in its folder for this host to run",
     "console": "attach to the serial console",
     "image": "build, list and remove images",
+    "template": "list, build and remove the saved machines that sandboxes start from",
     "trust": "accept the settings that a folder brings along",
     "forget": "give up the name of a folder",
     "doctor": "check what this host has and lacks",

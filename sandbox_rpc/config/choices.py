@@ -56,6 +56,15 @@ class ProxyBackend(enum.StrEnum):
     """tinyproxy, by podman or docker."""
 
 
+class Warm(enum.StrEnum):
+    """Whether a start goes on from a saved machine."""
+
+    AUTO = "auto"
+    """Where there is one, or one can be made."""
+    NEVER = "never"
+    """Every start boots a kernel."""
+
+
 class Need(enum.StrEnum):
     """Whether a wall of the box must stand."""
 

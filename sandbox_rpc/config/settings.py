@@ -15,6 +15,7 @@ from sandbox_rpc.config.choices import (
     Need,
     Network,
     ProxyBackend,
+    Warm,
     WorkspaceSecurity,
 )
 from sandbox_rpc.config.setting import Folder, Kind, Setting
@@ -31,6 +32,7 @@ SETTINGS: tuple[Setting, ...] = (
         folder=Folder.TIGHTEN,
         flag="--memory",
         metavar="SIZE",
+        commands=("start", "template build"),
         help="memory of the guest",
         doc="The host gives it page by page, as the guest first touches it.",
     ),
@@ -43,6 +45,7 @@ SETTINGS: tuple[Setting, ...] = (
         folder=Folder.TIGHTEN,
         flag="--cpus",
         metavar="N",
+        commands=("start", "template build"),
         help="virtual processors of the guest",
         doc="More than the host has makes the guest slower, not faster.",
     ),
@@ -55,6 +58,7 @@ SETTINGS: tuple[Setting, ...] = (
         folder=Folder.TIGHTEN,
         flag="--disk",
         metavar="SIZE",
+        commands=("start", "template build"),
         help="size of the guest's disk",
         doc="A limit, not a reservation: the host's disk holds what the guest has written, and "
         "only until the sandbox stops. The workspace does not count.",
@@ -66,6 +70,7 @@ SETTINGS: tuple[Setting, ...] = (
         default=Accelerator.AUTO,
         folder=Folder.TRUST,
         flag="--accelerator",
+        commands=("start", "template build"),
         help="what runs the guest's instructions",
         doc="`auto` uses KVM where it works and emulation (`tcg`) elsewhere, and says so; `kvm` "
         "fails where it does not work.",
@@ -81,6 +86,7 @@ SETTINGS: tuple[Setting, ...] = (
         folder=Folder.TRUST,
         flag="--image",
         metavar="REF",
+        commands=("start", "template build"),
         help="image the sandbox starts from",
         doc="One in a registry is pulled by the first start that needs it, and from then on used "
         "as it is: `sandbox image pull` takes what the tag means by then. A folder stays with the "
@@ -326,6 +332,20 @@ SETTINGS: tuple[Setting, ...] = (
         doc="Beside the key that each sandbox has of its own. The agent itself is never forwarded.",
     ),
     Setting(
+        key="warm",
+        kind=Kind.CHOICE,
+        choices=Warm,
+        default=Warm.AUTO,
+        loosest_first=(Warm.AUTO, Warm.NEVER),
+        folder=Folder.TIGHTEN,
+        flag="--warm",
+        help="whether starts go on from a saved machine instead of booting",
+        doc="`auto` makes a template, a booted and paused machine on disk, at the first start with "
+        "an image and a size, and starts from it from then on; where that cannot be done, the "
+        "start boots and says why. `never` always boots: sandboxes then have not even the layout "
+        "of their kernels in common.",
+    ),
+    Setting(
         key="start.timeout",
         kind=Kind.SECONDS,
         default=0.0,
@@ -355,6 +375,7 @@ SETTINGS: tuple[Setting, ...] = (
         folder=Folder.NEVER,
         flag="--qemu",
         metavar="PATH",
+        commands=("start", "template build"),
         help="the QEMU to run; empty: found on PATH",
         doc="QEMU 7.2 or newer. An absolute path, or a name that is looked up on PATH.",
     ),

@@ -13,6 +13,7 @@ from sandbox_rpc.config.choices import (
     Need,
     Network,
     ProxyBackend,
+    Warm,
     WorkspaceSecurity,
 )
 from sandbox_rpc.config.setting import Value
@@ -74,6 +75,8 @@ class Settings:
     """Whether SSH to the alias of a stopped sandbox starts it."""
     ssh_agent_keys: bool = _of("ssh.agent_keys")
     """Whether the keys of the user's SSH agent may log in."""
+    warm: Warm = _of("warm")
+    """Whether starts go on from templates."""
     start_timeout_s: float = _of("start.timeout")
     """Longest start in seconds; 0: by accelerator."""
     stop_timeout_s: float = _of("stop.timeout")

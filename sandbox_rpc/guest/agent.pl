@@ -7,12 +7,17 @@
 #   guest to host   ID ok [BASE64]               exactly one answer to each line, in order
 #                   ID error BASE64              a message; ID is ? where the line had none
 #                   * hello BASE64               at the start of the agent; fields as in status
+#                   * reachable                  somebody may log in; not all is done yet
 #                   * ready                      the identity of a cold boot is applied
 #                   * failed BASE64              it is not: which step, and why
 #
 #   status          "version=1\nstate=waiting|ready|failed\nmessage=TEXT\nuptime=SECONDS\n"
-#   identity DOC    apply the document below; the answer comes when all of it is done
-#   time T          set the clock; T is "seconds.nanoseconds" since 1970
+#   identity DOC    apply the document below; the answer comes when all of it is done, and says in
+#                   "STEP=SECONDS\n" lines what took how long
+#   time T          set the clock; T is "seconds.nanoseconds" since 1970, and, after a blank, how
+#                   many seconds it must be off by for that
+#   rest            answers when the system has come to rest, and holds in memory what a login needs:
+#                   to be asked of a guest that becomes a template, before it has an identity
 #   unmount         workspace away: answers clean, detached (it was busy) or absent
 #   winsize SIZE    the console's terminal is "COLUMNS ROWS" large; what runs on it is told
 #   poweroff        answers ok, then an orderly power-off
@@ -24,6 +29,8 @@
 # The identity document has one "KEY BASE64" for each line; unknown keys are ignored:
 #   entropy time hostname machine_id ssh_host_ed25519_key authorized_keys uid gid
 #   ssh_host_key_file  a second place for the host key, where another sshd looks for it
+#   boot_id         of a restored guest, so that it counts as a boot of its own
+#   product_uuid    of the machine, where the firmware's tables are a template's
 #   environment     KEY=VALUE lines, for sessions and services
 #   router, dns     IPv4 addresses; empty: none; absent: 10.0.2.2 and 10.0.2.3
 #   workspace       9p mount options; absent: nothing is mounted
@@ -34,7 +41,8 @@
 #   file:/PATH      a file; one that is there and does not say that it is ours is left as it is
 # At a cold boot it is the systemd credential sandbox.identity, after a restore it comes by the port.
 #
-# perl-base only and no forks on the way to ready: both cost more than all of the work.
+# perl-base only and no forks on the way to ready: both cost more than all of the work. rest does
+# fork; it is on nobody's way.
 #
 # For tests: SANDBOX_AGENT_PORT names the port; SANDBOX_AGENT_ROOT prefixes every path, and what
 # would change the running system is written to the file `actions` below it instead of being done.
@@ -56,10 +64,12 @@ my $root      = $ENV{SANDBOX_AGENT_ROOT} // '';
 # By `uname -m`, as syscall(2) wants them.
 my %NUMBERS = (
     x86_64 => {
-        mount => 165, umount => 166, sethostname => 170, clock_settime => 227, sync => 162, syncfs => 306,
+        mount => 165, umount => 166, sethostname => 170, clock_settime => 227,
+        clock_gettime => 228, sync => 162, syncfs => 306,
     },
     aarch64 => {
-        mount => 40, umount => 39, sethostname => 161, clock_settime => 112, sync => 81, syncfs => 267,
+        mount => 40, umount => 39, sethostname => 161, clock_settime => 112,
+        clock_gettime => 113, sync => 81, syncfs => 267,
     },
 );
 my ($MS_NOSUID, $MS_NODEV, $MS_BIND, $MNT_DETACH) = (2, 4, 4096, 2);
@@ -68,6 +78,7 @@ my ($SIOCADDRT, $SIOCGIFFLAGS, $SIOCSIFFLAGS, $SIOCSIFADDR, $SIOCSIFNETMASK) =
     (0x890B, 0x8913, 0x8914, 0x8916, 0x891C);
 my $TIOCSWINSZ  = 0x5414;
 my $OURS        = qr/\A[^\n]*Written by sandbox/;
+my $UUID        = qr/\A[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\z/;
 my $SIGPOWEROFF = 34 + 4;    # SIGRTMIN+4 tells PID 1 to power off: no bus, no ACPI needed
 
 my ($state, $message) = ('waiting', '');
@@ -139,29 +150,41 @@ sub apply {
         next if !defined $name || $name eq '';
         $key{$name} = decode_base64($value // '');
     }
-    # Randomness first: all that follows may draw on it.
-    my @steps = (
+    my $spent = '';
+    my $step  = sub {
+        my ($name, $does, $value, $may_fail) = @_;
+        my $begin = clock();
+        eval { $does->($value, \%key); 1 } or $may_fail ? warn "sandbox-agent: $name: $@" : die "$name: $@";
+        $spent .= sprintf "%s=%.3f\n", $name, clock() - $begin;
+    };
+    # Randomness first: all that follows may draw on it. Then what a login needs.
+    for (
         [entropy => \&set_entropy], [time => \&set_time], [hostname => \&set_hostname],
-        [machine_id => \&set_machine_id], [ssh_host_ed25519_key => \&set_host_key],
+        [machine_id => \&set_machine_id], [product_uuid => \&set_product_uuid],
+        [boot_id => \&set_boot_id], [ssh_host_ed25519_key => \&set_host_key],
         [uid => \&set_ids], [authorized_keys => \&set_authorized_keys],
         [environment => \&set_environment],
-    );
-    for (@steps) {
-        my ($name, $step) = @$_;
-        next if !defined $key{$name};
-        eval { $step->($key{$name}, \%key); 1 } or die "$name: $@";
+    ) {
+        my ($name, $does) = @$_;
+        $step->($name, $does, $key{$name}) if defined $key{$name};
     }
-    eval { set_network($key{router} // '10.0.2.2', $key{dns} // '10.0.2.3'); 1 } or die "network: $@";
+    $step->('network', sub { set_network($key{router} // '10.0.2.2', $key{dns} // '10.0.2.3') });
+    notify('READY=1');
+    say_line('*', 'reachable');
+    $step->('managers', \&announce_environment, undef, 1) if defined $key{environment};
     # A guest that gets its packages elsewhere is better than none.
-    eval { set_supply(\%key); 1 } or warn "sandbox-agent: supply: $@";
-    if (defined $key{workspace}) {
-        eval { mount_workspace($key{workspace}); 1 } or die "workspace: $@";
-    }
-    if (defined $key{persist}) {
-        # What is kept is a comfort, and the guest may have made anything of it.
-        eval { mount_persist(split /\n/, $key{persist}); 1 } or warn "sandbox-agent: persist: $@";
-    }
-    return \%key;
+    $step->('supply', \&set_supply, \%key, 1);
+    $step->('workspace', \&mount_workspace, $key{workspace}) if defined $key{workspace};
+    # What is kept is a comfort, and the guest may have made anything of it.
+    $step->('persist', \&mount_persist, $key{persist}, 1) if defined $key{persist};
+    return $spent;
+}
+
+sub clock {
+    my $timespec = "\0" x 16;
+    syscall(number('clock_gettime'), 1, $timespec) == 0 or return 0;
+    my ($seconds, $nanoseconds) = unpack 'qq', $timespec;
+    return $seconds + $nanoseconds / 1e9;
 }
 
 sub set_entropy {
@@ -174,8 +197,11 @@ sub set_entropy {
 
 sub set_time {
     my ($time) = @_;
-    my ($seconds, $nanoseconds) = $time =~ /^(\d{1,12})(?:\.(\d{1,9}))?$/ or die "not a time\n";
+    my ($seconds, $nanoseconds, $off) =
+        $time =~ /^(\d{1,12})(?:\.(\d{1,9}))?(?: (\d{1,9}))?$/ or die "not a time\n";
     $nanoseconds = substr(($nanoseconds // '') . '000000000', 0, 9);
+    # A clock that is nearly right is left alone: each step of it can confuse a make.
+    return if defined $off && abs(time - $seconds) <= $off;
     return if pretended('time', $seconds, $nanoseconds);
     my $timespec = pack 'qq', $seconds, $nanoseconds;
     syscall(number('clock_settime'), 0, $timespec) == 0 or die "$!\n";
@@ -196,6 +222,49 @@ sub set_machine_id {
     # In place: PID 1 may have mounted something over it.
     sysopen my $file, "$root/etc/machine-id", O_WRONLY | O_CREAT | O_TRUNC, 0444 or die "$!\n";
     (print {$file} "$id\n") && close $file or die "$!\n";
+}
+
+# What a kernel has made or read once, it keeps; here is shown what it would be after a boot.
+sub cover {
+    my ($path, $mode, $content) = @_;
+    return if pretended('cover', $path, $content) || !-e $path;
+    my ($name) = $path =~ m{([^/]+)$};
+    mkdir '/run/sandbox', 0755;
+    my ($file, $none) = ("/run/sandbox/$name", '');
+    put($file, $mode, "$content\n");
+    syscall(number('mount'), $file, $path, $none, $MS_BIND, $none) == 0 or die "$path: $!\n";
+}
+
+sub set_product_uuid {
+    my ($uuid) = @_;
+    $uuid =~ $UUID or die "not a UUID\n";
+    cover('/sys/devices/virtual/dmi/id/product_uuid', 0400, $uuid);
+}
+
+sub set_boot_id {
+    my ($uuid) = @_;
+    $uuid =~ $UUID or die "not a UUID\n";
+    cover('/proc/sys/kernel/random/boot_id', 0444, $uuid);
+    renew_journal();
+}
+
+# The journal's daemon knows the old ids. PID 1 starts it again, and keeps its sockets meanwhile; the
+# new one reads the kernel's messages from the beginning.
+sub renew_journal {
+    unlink "$root/run/systemd/journal/kernel-seqnum";
+    my $processes = slurp('/sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs') // return;
+    my ($pid) = $processes =~ /^(\d+)$/m or return;
+    pretended('kill', $pid) or kill 'TERM', $pid;
+}
+
+sub forget_old_journal {
+    my $id = slurp('/etc/machine-id') // return;
+    chomp $id;
+    for my $folder (glob "$root/run/log/journal/*") {
+        next if $folder =~ m{/\Q$id\E$};
+        unlink glob "$folder/*";
+        rmdir $folder;
+    }
 }
 
 sub set_host_key {
@@ -258,15 +327,53 @@ sub set_environment {
     put('/etc/systemd/system.conf.d/50-sandbox.conf', 0644, "[Manager]\nDefaultEnvironment=@quoted\n");
 }
 
-# The managers that run have read their configuration long ago; told after ready, since it forks.
+# The managers that run have read their configuration long ago.
 sub announce_environment {
     my @pairs = grep { /=/ } split /\n/, slurp('/etc/environment') // '';
     return if !@pairs;
-    spawn('/usr/bin/systemctl', '--no-block', 'set-environment', @pairs);
     my ($uid) = ids();
-    if (-S "$root/run/user/$uid/systemd/private") {
-        spawn('/usr/sbin/runuser', '-u', 'dev', '--', '/usr/bin/env', "XDG_RUNTIME_DIR=/run/user/$uid",
-            '/usr/bin/systemctl', '--user', 'set-environment', @pairs);
+    for my $path ('/run/systemd/private', "/run/user/$uid/systemd/private") {
+        eval { set_manager_environment("$root$path", @pairs); 1 } or warn "sandbox-agent: $path: $@"
+            if -S "$root$path";
+    }
+}
+
+# What `systemctl set-environment` does, by D-Bus on the manager's own socket: without its fork.
+sub set_manager_environment {
+    my ($path, @pairs) = @_;
+    socket my $bus, 1, 1, 0 or die "socket: $!\n";
+    connect $bus, pack('S a108', 1, $path) or die "$!\n";
+    my $align = sub { my ($text, $to) = @_; return $text . "\0" x (-length($text) % $to) };
+    my $body  = '';
+    $body = $align->($body, 4) . pack 'L/a* x', $_ for @pairs;
+    my $fields = '';
+    for (
+        [1, 'o', '/org/freedesktop/systemd1'], [2, 's', 'org.freedesktop.systemd1.Manager'],
+        [3, 's', 'SetEnvironment'],
+    ) {
+        my ($code, $type, $text) = @$_;
+        $fields = $align->($fields, 8) . pack 'C C/a* x L/a* x', $code, $type, $text;
+    }
+    $fields = $align->($fields, 8) . pack 'C C/a* x C/a* x', 8, 'g', 'as';
+    my $array = pack 'L/a*', $body;
+    my $head = pack 'a C3 L2 L/a*', 'l', 1, 0, 1, length $array, 1, $fields;
+    my $hello = "\0AUTH EXTERNAL " . unpack('H*', $>) . "\r\nBEGIN\r\n";
+    syswrite $bus, $hello . $align->($head, 8) . $array;
+    # It is to hold when we say ready; signals of the manager may come first.
+    my ($accepted, $answer) = (0, '');
+    while (1) {
+        $accepted ||= $answer =~ s/^OK [^\n]*\n//;
+        while ($accepted && length $answer >= 16) {
+            my ($type, $rest, $more) = unpack 'x C x2 L x4 L', $answer;
+            my $length = 16 + $more + -$more % 8 + $rest;
+            last if length $answer < $length;
+            return                            if $type == 2;
+            die substr($answer, 0, $length), "\n" if $type == 3;
+            substr $answer, 0, $length, '';
+        }
+        vec(my $ready = '', fileno $bus, 1) = 1;
+        select($ready, undef, undef, 3) > 0 or die "no answer\n";
+        sysread $bus, $answer, 4096, length $answer or die "no answer: $answer\n";
     }
 }
 
@@ -384,6 +491,47 @@ sub set_network {
     ioctl $socket, $SIOCADDRT, $route or $!{EEXIST} or die "route: $!\n";
 }
 
+# --- template -------------------------------------------------------------------------------------
+
+# Programs, so that a restored guest need not read them from its disk when somebody logs in.
+my @LOGIN = (
+    '/usr/sbin/sshd', '/usr/lib/openssh/sshd-*', '/usr/lib/openssh/sftp-server', '/bin/bash',
+    '/usr/bin/true', '/usr/bin/sudo', '/usr/bin/systemctl', '/usr/lib/systemd/systemd-journald',
+    '/usr/lib/*/security/pam_*.so', '/usr/lib/*/libnss_*.so*',
+);
+
+# Forks as it likes: no user waits for it.
+sub rest {
+    return if pretended('rest');
+    local $SIG{CHLD} = 'DEFAULT';
+    my $limit = time + 120;
+    select undef, undef, undef, 0.2 while pending() && time < $limit;
+    finish('/usr/bin/udevadm', 'settle', '--timeout=30');
+    my @programs = map { glob } @LOGIN;
+    my %files    = map { $_ => 1 } @programs, `ldd @programs 2>/dev/null` =~ m{(/\S+) \(0x}g;
+    finish('/bin/sh', '-c', 'cat -- "$@" >/dev/null 2>&1', 'sh', sort keys %files);
+    finish('/usr/sbin/runuser', '-l', 'dev', '-c', 'true');
+    syscall number('sync');
+    select undef, undef, undef, 0.1 while busy() && time < $limit;
+}
+
+# Whether PID 1 has work other than waiting for us; what waits does so for us.
+sub pending {
+    return grep { / running\s*$/ && !/ sandbox-agent\.service / } `systemctl list-jobs --no-legend --plain`;
+}
+
+# Whether the processors have much to do, over half a second.
+sub busy {
+    my $times = sub { my (undef, @times) = split ' ', slurp('/proc/stat'); return @times };
+    my @before = $times->();
+    select undef, undef, undef, 0.5;
+    my @after = $times->();
+    my @spent = map { $after[$_] - $before[$_] } 0 .. 7;
+    my $all   = 0;
+    $all += $_ for @spent;
+    return $spent[3] < 0.9 * $all;
+}
+
 # --- workspace ------------------------------------------------------------------------------------
 
 sub mounted {
@@ -408,7 +556,7 @@ sub mount_workspace { mount_share('workspace', $WORKSPACE, $_[0]) }
 
 # Bound, not linked: a program that replaces its own folder would replace a link.
 sub mount_persist {
-    my ($options, @folders) = @_;
+    my ($options, @folders) = split /\n/, $_[0];
     my @owner = ids();
     mkdirs($PERSIST);
     mount_share('persist', $PERSIST, $options);
@@ -529,27 +677,29 @@ sub oneline { my ($text) = @_; $text =~ s/\s+/ /g; $text =~ s/ $//; return subst
 
 sub identify {
     my ($document) = @_;
-    if (eval { apply($document); 1 }) {
+    my $spent = eval { apply($document) };
+    if (defined $spent) {
         ($state, $message) = ('ready', '');
-        return 1;
+        return $spent;
     }
     ($state, $message) = ('failed', oneline($@));
-    return 0;
+    return undef;
 }
 
 my %VERBS = (
     ping     => sub { return '' },
     status   => sub { return status() },
     time     => sub { set_time($_[0]); return '' },
+    rest     => sub { rest(); return '' },
     unmount  => sub { return unmount_workspace() },
     winsize  => sub { set_size($_[0]); return '' },
     poweroff => sub { return '' },
-    identity => sub { identify($_[0]) or die "$message\n"; return '' },
+    identity => sub { return identify($_[0]) // die "$message\n" },
 );
 
 # What may take its time: done when the answer is out.
 my %AFTERWARDS = (
-    identity => sub { notify('READY=1'); announce_environment() },
+    identity => \&forget_old_journal,
     poweroff => sub { pretended('poweroff') or kill $SIGPOWEROFF, 1 },
 );
 
@@ -629,10 +779,8 @@ $SIG{IO} = sub { syswrite $waker, '!' };
 open_port();
 my $document = slurp('/run/credentials/@system/sandbox.identity');
 if (defined $document) {
-    if (identify($document)) {
-        notify('READY=1');
+    if (defined identify($document)) {
         say_line('*', 'ready');
-        announce_environment();
     } else {
         say_line('*', 'failed', encoded($message));
     }

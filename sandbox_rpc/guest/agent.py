@@ -30,6 +30,7 @@ class Agent:
         self._waiting: dict[str, tuple[anyio.Event, list[tuple[bool, bytes]]]] = {}
         self._settled = anyio.Event()
         self._heard = anyio.Event()
+        self._reachable = anyio.Event()
         self._state = "silent"
         self._message = ""
         self._open = True
@@ -38,6 +39,16 @@ class Agent:
     def heard(self) -> anyio.Event:
         """Set with the first word from the guest: the kernel is up and runs user programs."""
         return self._heard
+
+    @property
+    def reachable(self) -> anyio.Event:
+        """Set when the guest says that somebody may log in."""
+        return self._reachable
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has said so."""
+        return self._state == "ready"
 
     async def ready(self) -> None:
         """Wait until the agent has applied the identity and mounted the workspace.
@@ -56,7 +67,8 @@ class Agent:
         """Send a verb and return the answer.
 
         Raises:
-            GuestFailed: the agent refused, has gone, or did not answer in time.
+            GuestFailed: the agent has gone, or did not answer in time; or it refused, and the
+                error's details have `refused`.
         """
         id_, done = str(next(self._ids)), anyio.Event()
         reply: list[tuple[bool, bytes]] = []
@@ -78,7 +90,8 @@ class Agent:
         fine, answer = reply[0]
         if not fine:
             raise GuestFailed(
-                f"The guest's agent refused `{verb}`: {answer.decode(errors='replace')}"
+                f"The guest's agent refused `{verb}`: {answer.decode(errors='replace')}",
+                refused=True,
             )
         return answer
 
@@ -117,6 +130,8 @@ class Agent:
             match word:
                 case b"hello":
                     self._learn(payload)
+                case b"reachable":
+                    self._reachable.set()
                 case b"ready":
                     self._settle("ready")
                 case b"failed":

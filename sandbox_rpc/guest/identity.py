@@ -1,9 +1,10 @@
-"""Who a guest is: one value, one document, carried by SMBIOS at a cold boot."""
+"""Who a guest is: one value, one document, carried by SMBIOS at a cold boot, else by the agent."""
 
 from __future__ import annotations
 
 import base64
 import re
+import uuid
 from collections.abc import Mapping
 
 from attrs import field, frozen
@@ -13,6 +14,8 @@ from sandbox_rpc.protocol.errors import SettingInvalid
 
 MAX_CREDENTIALS = 60_000
 """Bytes of SMBIOS strings; QEMU refuses to start when the whole table passes 65535."""
+ENTROPY = 64
+"""Bytes of randomness that a restored guest is given."""
 WORKSPACE_MOUNT = "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap"
 """9p options: never access=any (files become root's), never cache=none (no shared mmap), never
 cache=loose (edits on the host are not seen)."""
@@ -87,6 +90,22 @@ def document(identity: Identity) -> bytes:
         for key, value in lines.items()
         if value or key != "certificates"
     )
+
+
+def renewed(identity: Identity, *, now: float, entropy: bytes) -> bytes:
+    """The document for a guest that was restored, and remembers what its template was.
+
+    `now` is the time, seconds since 1970, to be taken when the document is sent; `entropy` are
+    `ENTROPY` random bytes of the host.
+    """
+    values = {
+        "entropy": entropy,
+        "time": f"{now:.6f}".encode(),
+        "boot_id": str(uuid.uuid4()).encode(),
+        "product_uuid": str(uuid.uuid4()).encode(),
+    }
+    lines = (f"{key} ".encode() + base64.b64encode(value) + b"\n" for key, value in values.items())
+    return b"".join(lines) + document(identity)
 
 
 def _told(packages: Packages) -> dict[str, str]:

@@ -9,10 +9,12 @@
 ├─ kvm-vms/<name>/               what ends with the virtual machine: `Room`
 │  └─ qemu/                      the only part of it that QEMU sees
 ├─ sandbox-proxy/<name>/         `ProxyHome`: allowlist and audit of its proxy; outlive a stop too
-├─ kvm-cache/                    images
+├─ kvm-cache/                    images and templates
 │  ├─ images/<hex>/              one image, immutable: disk.qcow2 vmlinuz initrd image.json
 │  ├─ refs/<reference>.json      readable name → digest
-│  ├─ staging/<random>/          images in the making; its `lock` is held by the maker
+│  ├─ templates/<key>/           one template: `TemplateFolder`
+│  ├─ templates/<key>.lock       held by its maker, while others wait
+│  ├─ staging/<random>/          images and templates in the making; `lock` is held by the maker
 │  ├─ ingest/<hex>.partial       a download so far; `<hex>.lock` is held by who adds to it
 │  ├─ lock                       held while a reference or an image changes
 │  └─ build.lock                 held by the start that builds the default image
@@ -240,6 +242,43 @@ class Room:
         return self.qemu / "console.log"
 
 
+@frozen
+class TemplateFolder:
+    """The files of one template."""
+
+    folder: Path
+
+    @property
+    def facts(self) -> Path:
+        """What it was made from, and how its files were when they were finished."""
+        return self.folder / "template.json"
+
+    @property
+    def memory(self) -> Path:
+        """The guest's memory, mapped copy-on-write by each machine; never written again."""
+        return self.folder / "memory"
+
+    @property
+    def state(self) -> Path:
+        """The rest of the machine: processors and devices, as QEMU's migration stream."""
+        return self.folder / "state"
+
+    @property
+    def disk(self) -> Path:
+        """What the boot has written, over the image's disk."""
+        return self.folder / "disk.qcow2"
+
+    @property
+    def blank(self) -> Path:
+        """An empty overlay of the same size, to be copied."""
+        return self.folder / "blank.qcow2"
+
+    @property
+    def used(self) -> Path:
+        """Its time is that of the last start."""
+        return self.folder / "used"
+
+
 CREDENTIAL_PREFIX = "credential."
 """SMBIOS credential files, relative to `Room.qemu`; removed once QEMU has read them."""
 
@@ -328,6 +367,20 @@ class Layout:
         return self.cache / "build.lock"
 
     @property
+    def templates(self) -> Path:
+        return self.cache / "templates"
+
+    def template(self, key: str) -> TemplateFolder:
+        return TemplateFolder(self.templates / key)
+
+    def template_lock(self, key: str) -> Path:
+        return self.templates / f"{key}.lock"
+
+    def template_failure(self, key: str) -> Path:
+        """Why the last try to make it failed."""
+        return self.templates / f"{key}.failed"
+
+    @property
     def qemu_probe(self) -> Path:
         """What the installed QEMU can do."""
         return self.base / "probes" / "qemu.json"
@@ -341,5 +394,5 @@ class Layout:
         """Make the folders that others are made in."""
         for folder in (self.base, self.names, self.by_path, self.rooms, self.cache):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in (self.images, self.refs, self.staging, self.ingest):
+        for folder in (self.images, self.refs, self.staging, self.ingest, self.templates):
             folder.mkdir(mode=0o700, exist_ok=True)

@@ -115,6 +115,24 @@ class Stream(SocketStream):
             except OSError as error:
                 raise self._ended() from error
 
+    async def send_with(self, item: bytes, descriptor: int) -> None:
+        """Send all bytes, and a copy of a descriptor with the first of them.
+
+        Raises:
+            BrokenResourceError, ClosedResourceError: nobody takes them.
+        """
+        await anyio.lowlevel.checkpoint()
+        while True:
+            try:
+                sent = socket.send_fds(self._socket, [item], [descriptor])
+            except BlockingIOError:
+                await anyio.wait_writable(self._socket)
+            except OSError as error:
+                raise self._ended() from error
+            else:
+                await self.send(item[sent:])
+                return
+
     async def send_eof(self) -> None:
         """Say that nothing more will be sent."""
         with suppress(OSError):
@@ -153,7 +171,7 @@ class Listener:
                     group.start_soon(attend, Stream(client))
 
 
-async def connect(path: Path) -> SocketStream:
+async def connect(path: Path) -> Stream:
     """Connect to the socket at `path`.
 
     Raises:

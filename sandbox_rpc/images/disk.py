@@ -41,3 +41,20 @@ def _translated(
     if "Permission denied" in said:
         return PermissionDenied(f"Cannot make a disk over {image.disk}: {said}", path=str(path))
     return ImageInvalid(f"Cannot make a disk over the image {image.ref}: {said}", ref=image.ref)
+
+
+async def create_blank(path: Path, size_mib: int) -> None:
+    """Make an empty qcow2 disk at `path` that becomes an overlay where it is used as one.
+
+    Raises:
+        DiskFull: no room.
+        ToolMissing: qemu-img is not installed.
+    """
+    with files.translated(path):
+        path.touch(mode=0o600)
+    argv = ["qemu-img", "create", "-q", "-f", "qcow2", str(path), f"{size_mib}M"]
+    try:
+        await process.run(argv)
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip()
+        raise DiskFull(f"Cannot make {path}: {said}", path=str(path)) from error

@@ -297,7 +297,7 @@ def _files(
         for name in MASKED_FILES:
             yield name, null
         getty = f"etc/systemd/system/getty.target.wants/serial-getty@{CONSOLES[arch]}.service"
-        yield getty, Path("/usr/lib/systemd/system/serial-getty@.service")
+        yield getty, Path("../serial-getty@.service")
         lines = "".join(f"blacklist {module}\n" for module in BLACKLIST)
         yield "etc/modprobe.d/sandbox.conf", lines.encode()
         for unit in PATIENT_UNITS:

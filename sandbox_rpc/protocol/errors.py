@@ -7,7 +7,7 @@
     │                       StartTimeout StopTimeout SandboxBusy SettingInvalid SettingUntrusted
     │                       NameInvalid
     ├─ ImageError     1200  ImageNotFound DownloadFailed DigestMismatch ImageInvalid ImageInUse
-    │                       BuildFailed TemplateInvalid
+    │                       BuildFailed TemplateInvalid TemplateNotFound
     ├─ GuestError     1300  SshUnreachable ExecFailed GuestFailed
     ├─ ConsoleError   1400  ConsoleGone
     └─ NetworkError   1500  PortTaken ForwardNotFound RuleInvalid NetworkFailed
@@ -226,6 +226,14 @@ class TemplateInvalid(ImageError):
     """The template cannot be used."""
 
     code = 1207
+    default_hint = "It is made anew by the next start, or by `sandbox template build`."
+
+
+class TemplateNotFound(ImageError):
+    """There is no such template."""
+
+    code = 1208
+    default_hint = "`sandbox template list` shows those there are."
 
 
 class GuestError(SandboxError):

@@ -10,6 +10,7 @@ from sandbox_rpc.protocol import errors as e
 from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import streams as s
+from sandbox_rpc.protocol import templates as m
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol import workspace as w
 from sandbox_rpc.protocol.errors import SandboxError
@@ -202,6 +203,24 @@ REQUESTS = (
     Request(
         "image/remove", i.ImageRemoveParams, None, "Remove an image that no sandbox runs on.",
         (e.ImageNotFound, e.ImageInUse),
+    ),
+    Request(
+        "template/list", None, list[m.Template],
+        "The saved machines that sandboxes of this user start from, the last used one first.",
+    ),
+    Request(
+        "template/build", m.TemplateBuildParams, m.Template,
+        "Make the template that starts with these settings would make, or find it. Cancelling "
+        "leaves nothing behind.",
+        (
+            e.KvmUnavailable, e.QemuMissing, e.ToolMissing, e.DiskFull, e.PermissionDenied,
+            e.SettingInvalid, e.ImageNotFound, e.ImageInvalid, e.BuildFailed, e.TemplateInvalid,
+        ), progress=True,
+    ),
+    Request(
+        "template/remove", m.TemplateRemoveParams, None,
+        "Remove a template; sandboxes that run keep what they need of it.",
+        (e.TemplateNotFound,),
     ),
 )  # fmt: skip
 

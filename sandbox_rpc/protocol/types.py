@@ -240,6 +240,8 @@ class StartParams:
     """SSH to a stopped sandbox's alias starts it."""
     ssh_agent_keys: bool | None = None
     """The keys of the user's SSH agent may log in."""
+    warm: str | None = None
+    """Whether the start goes on from a saved machine: `auto` or `never`."""
     start_timeout_s: float | None = None
     """Seconds a start may take; 0: by accelerator."""
     qemu_binary: str | None = None

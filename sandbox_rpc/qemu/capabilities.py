@@ -30,6 +30,13 @@ class Qemu:
     machine_type: str
     """The versioned name behind the board's alias: `pc-i440fx-7.2`."""
     arch: str
+    build: str
+    """Tells this very program from an older or newer one: what it says of itself, size, time."""
+
+    @property
+    def seals_memory(self) -> bool:
+        """Whether it can map a file privately with a descriptor that cannot write."""
+        return self.version >= (8, 2, 0)
 
 
 @frozen
@@ -71,7 +78,7 @@ def find_qemu(binary: str, cache: Path) -> Qemu:
     key = f"{path}:{stat.st_size}:{stat.st_mtime_ns}:{arch}"
     if (known := _recall(cache, key)) is not None:
         return known
-    qemu = _probe(path, arch)
+    qemu = _probe(path, arch, f"{stat.st_size} bytes, {stat.st_mtime_ns}")
     cache.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     files.replace(cache, json.dumps({key: asdict(qemu)}))
     return qemu
@@ -86,8 +93,9 @@ def _recall(cache: Path, key: str) -> Qemu | None:
         return None
 
 
-def _probe(path: str, arch: str) -> Qemu:
-    version = parse_version(_ask(path, "--version"))
+def _probe(path: str, arch: str, file: str) -> Qemu:
+    said = _ask(path, "--version")
+    version = parse_version(said)
     if version is None:
         raise QemuMissing(f"{path} does not look like QEMU.")
     if version[:2] < OLDEST:
@@ -96,7 +104,7 @@ def _probe(path: str, arch: str) -> Qemu:
     board = versioned_board(_ask(path, "-machine", "help"), BOARDS.get(arch, "virt"))
     if board is None:
         raise QemuMissing(f"{path} has no machine type {BOARDS.get(arch, 'virt')} for {arch}.")
-    return Qemu(path, version, board, arch)
+    return Qemu(path, version, board, arch, f"{said.partition(chr(10))[0]}, {file}")
 
 
 def _ask(path: str, *options: str) -> str:
@@ -156,6 +164,18 @@ def probe_kvm(device: Path = Path("/dev/kvm"), cpuinfo: Path = Path("/proc/cpuin
         False, True, f"{device} opens, but the processor shows neither vmx nor svm: guests hang",
         "This host is a virtual machine without nested virtualization; allow it on the outer host.",
     )  # fmt: skip
+
+
+def host_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """What a guest with `-cpu host` sees of this host: the processor, its microcode, the kernel."""
+    try:
+        first = cpuinfo.read_text().partition("\n\n")[0]
+    except OSError:
+        first = ""
+    # Neither the frequency of the moment nor which processor it is.
+    changing = ("processor", "cpu MHz", "apicid", "initial apicid", "core id", "physical id")
+    lines = [line for line in first.splitlines() if line.partition(":")[0].strip() not in changing]
+    return "\n".join([os.uname().release, *lines])
 
 
 def _cpu_flags(cpuinfo: Path) -> set[str]:

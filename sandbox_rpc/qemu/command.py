@@ -3,6 +3,7 @@
 The device list and every PCI address are fixed, so that a machine saved by one version of this
 program can be restored by the same one. There is no balloon, no free-page reporting and no
 virtio-mem: with copy-on-write memory a discard in one guest would reach the file all guests share.
+`Machine` cannot express such a device, and no part of the line is free text.
 """
 
 from __future__ import annotations
@@ -13,9 +14,13 @@ from sandbox_rpc.qemu.machine import (
     MAX_KERNEL_COMMAND_LINE,
     Accelerator,
     Machine,
+    Recorded,
     Share,
     StreamNetwork,
 )
+
+MEMORY = "memory"
+"""Name of the memory's backend; the saved state has it, so it must not change."""
 
 
 def quoted(value: str) -> str:
@@ -38,6 +43,7 @@ def argv(binary: str, machine: Machine) -> list[str]:
     return [
         binary,
         *_basics(machine),
+        *_memory(machine),
         *_boot(machine),
         *_disk(machine),
         *_network(machine),
@@ -57,6 +63,8 @@ def _basics(machine: Machine) -> list[str]:
         board += ",usb=off,vmport=off,smm=off,hpet=off,dump-guest-core=off"
     else:
         board += ",gic-version=max,dump-guest-core=off"
+    if machine.memory is not None:
+        board += f",memory-backend={MEMORY}"
     if machine.accelerator is Accelerator.KVM:
         accelerator, cpu = "kvm", "host"
     else:
@@ -79,6 +87,19 @@ def _basics(machine: Machine) -> list[str]:
     ]  # fmt: skip
 
 
+def _memory(machine: Machine) -> list[str]:
+    if machine.memory is None:
+        return []
+    backend = f"memory-backend-file,id={MEMORY},size={machine.memory_mib}M"
+    backend += f",mem-path={quoted(machine.memory.path)}"
+    if isinstance(machine.memory, Recorded):
+        return ["-object", f"{backend},share=on"]
+    # A private mapping stops stores. Discards go to the file itself, so where QEMU can do with a
+    # descriptor that cannot write, it gets no other.
+    sealed = ",readonly=on,rom=off" if machine.memory.sealed else ""
+    return ["-object", f"{backend},share=off{sealed}", "-incoming", "defer"]
+
+
 def _boot(machine: Machine) -> list[str]:
     return [
         "-kernel", machine.kernel,
@@ -92,14 +113,24 @@ def _disk(machine: Machine) -> list[str]:
     # would not resolve; and nothing is ever probed as raw.
     base = quoted(machine.disk.base)
     overlay = quoted(machine.disk.overlay)
+    below, between = "base", []
+    if machine.disk.template is not None:
+        below = "template"
+        between = [
+            "-blockdev", "driver=file,node-name=template-file,"
+                         f"filename={quoted(machine.disk.template)},read-only=on,auto-read-only=off",
+            "-blockdev", "driver=qcow2,node-name=template,file=template-file,read-only=on,"
+                         "backing=base",
+        ]  # fmt: skip
     # The disk is thrown away at the end of the machine's life, so no flush needs to reach the host.
     cache = "cache.direct=off,cache.no-flush=on"
     return [
         "-blockdev", f"driver=file,node-name=base-file,filename={base},read-only=on,"
                      "auto-read-only=off",
         "-blockdev", "driver=qcow2,node-name=base,file=base-file,read-only=on,backing=",
+        *between,
         "-blockdev", f"driver=file,node-name=disk-file,filename={overlay},{cache},discard=unmap",
-        "-blockdev", f"driver=qcow2,node-name=disk,file=disk-file,backing=base,{cache},"
+        "-blockdev", f"driver=qcow2,node-name=disk,file=disk-file,backing={below},{cache},"
                      "discard=unmap",
         "-device", f"virtio-blk-pci,drive=disk,{_at(3)}",
     ]  # fmt: skip
@@ -108,10 +139,11 @@ def _disk(machine: Machine) -> list[str]:
 def _network(machine: Machine) -> list[str]:
     network = machine.network
     if isinstance(network, StreamNetwork):
+        mtu = "" if network.mtu is None else f"host_mtu={network.mtu},"
         # Server, since a client of QEMU 7.2 does not come back to a peer that was replaced.
         return [
             "-netdev", f"stream,id=net,server=on,addr.type=fd,addr.str={network.socket}",
-            "-device", f"virtio-net-pci,netdev=net,host_mtu={network.mtu},romfile=,{_at(4)}",
+            "-device", f"virtio-net-pci,netdev=net,{mtu}romfile=,{_at(4)}",
         ]  # fmt: skip
     options = ",restrict=on" if network.restricted else ""
     options += "".join(

@@ -41,11 +41,19 @@ Describe = Callable[[Mapping[str, str], Ends], Machine]
 
 
 async def launch(
-    *, qemu: Qemu, box: Box, what: View, describe: Describe, room: Room, lock_fd: int
+    *,
+    qemu: Qemu,
+    box: Box,
+    what: View,
+    describe: Describe,
+    room: Room,
+    lock_fd: int,
+    tied: bool = False,
 ) -> ProcessId:
     """Start QEMU in its box, a session of its own; it holds the lock, we keep nothing of it.
 
-    No pipe leads to us: stdin is empty, the output goes to `Room.qemu_log`. When we die, it lives.
+    No pipe leads to us: stdin is empty, the output goes to `Room.qemu_log`. When we die, it lives,
+    unless it is `tied` to us.
 
     Raises:
         QemuFailed: it ended at once; with what it said.
@@ -83,7 +91,12 @@ async def launch(
             _raise_file_limit()
             child = subprocess.Popen(  # noqa: ASYNC220 (a fork; nothing is waited for)
                 wrap(
-                    box, what, argv, info_fd=write if box.has_monitor else None, filter_fd=filter_fd
+                    box,
+                    what,
+                    argv,
+                    info_fd=write if box.has_monitor else None,
+                    filter_fd=filter_fd,
+                    tied=tied,
                 ),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -28,6 +28,26 @@ class Disk:
     """qcow2 file that takes the writes."""
     base: str
     """qcow2 file below it, never written."""
+    template: str | None = None
+    """qcow2 file between the two, never written: what the template's boot has changed."""
+
+
+@frozen
+class Recorded:
+    """Guest memory that becomes a template: whatever the guest stores reaches the file."""
+
+    path: str
+    """A file as large as the memory."""
+
+
+@frozen
+class Restored:
+    """Guest memory of a template, copied on write; the machine waits for the rest of its state."""
+
+    path: str
+    """The template's memory file, mapped privately."""
+    sealed: bool
+    """Whether QEMU opens it for reading only, which it can from 8.2 on."""
 
 
 @frozen
@@ -68,8 +88,8 @@ class StreamNetwork:
     socket: int
     """Inherited descriptor of a listening unix socket; a peer that has died can be followed by
     another."""
-    mtu: int
-    """Told to the guest's driver."""
+    mtu: int | None
+    """Told to the guest's driver; None: the driver's own, as with `UserNetwork`."""
 
 
 @frozen
@@ -101,6 +121,8 @@ class Machine:
     serial: int
     """The same for the serial port."""
     console_log: str
+    memory: Recorded | Restored | None = None
+    """Where the guest's memory is; None: QEMU's own."""
     credential_files: tuple[str, ...] = ()
     """SMBIOS type 11 strings, one file each: never on the command line, where all can read them."""
     fw_cfg: tuple[tuple[str, str], ...] = ()

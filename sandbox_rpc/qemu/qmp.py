@@ -34,7 +34,7 @@ class QmpError(Exception):
 class Qmp:
     """An open session; made by `connect`."""
 
-    def __init__(self, stream: anyio.abc.SocketStream) -> None:
+    def __init__(self, stream: sockets.Stream) -> None:
         self._stream = stream
         self._lines = BufferedByteReceiveStream(stream)
         self._ids = itertools.count(1)
@@ -47,8 +47,12 @@ class Qmp:
         """Whether QEMU still answers."""
         return self._open
 
-    async def execute(self, command: str, **arguments: Any) -> Any:
+    async def execute(
+        self, command: str, *, descriptor: int | None = None, **arguments: Any
+    ) -> Any:
         """Run a command; underscores in argument names stand for dashes.
+
+        A copy of `descriptor` goes along, for `getfd`.
 
         Raises:
             QmpError: QEMU refused it.
@@ -64,7 +68,11 @@ class Qmp:
             request["arguments"] = {k.replace("_", "-"): v for k, v in arguments.items()}
         try:
             with anyio.fail_after(REPLY_LIMIT_S):
-                await self._stream.send(json.dumps(request).encode() + b"\n")
+                line = json.dumps(request).encode() + b"\n"
+                if descriptor is None:
+                    await self._stream.send(line)
+                else:
+                    await self._stream.send_with(line, descriptor)
                 await done.wait()
         except TimeoutError:
             raise QemuFailed(f"QEMU did not answer {command} within {REPLY_LIMIT_S} s.") from None

@@ -23,6 +23,7 @@ def wrap(
     *,
     info_fd: int | None = None,
     filter_fd: int | None = None,
+    tied: bool = False,
     python: str = sys.executable,
 ) -> list[str]:
     """The command line that starts QEMU's `argv` in the box.
@@ -31,6 +32,7 @@ def wrap(
     `child_pid`), `filter_fd` where it reads the filter (`filter.descriptor`): both needed in USER
     and OWNER, both unused in PLAIN. To be started in a session of its own, with `view.vm` as
     working directory, and with these and all other descriptors that QEMU inherits passed on.
+    `tied` lets QEMU end with whoever starts it, as far as the variant can.
 
     Raises:
         WorkspaceRefused: the workspace's path is too long to be mounted.
@@ -43,6 +45,7 @@ def wrap(
     return [
         box.probe.tools.bwrap,
         *_namespaces(box, view),
+        *(("--die-with-parent",) if tied else ()),
         *mounts(
             view,
             box.probe.system,

@@ -19,6 +19,7 @@ from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import SandboxError, StateNewer
 from sandbox_rpc.protocol.images import Image, ImagePruned, ImagePublished
 from sandbox_rpc.protocol.progress import Report, silent
+from sandbox_rpc.sandboxes import templates
 from sandbox_rpc.sandboxes.status import is_alive, look
 from sandbox_rpc.supervisor.wire import RequestCancelled
 
@@ -141,17 +142,20 @@ async def export(
 
 
 def remove(layout: Layout, ref: str) -> None:
-    """Remove an image.
+    """Remove an image, and the templates made from it.
 
     Raises:
         ImageNotFound: there is none.
         ImageInUse: a running sandbox needs it.
     """
     store.remove(layout, ref, lambda digest: needed_by(layout, digest))
+    # What was made from it, nothing can start from any more.
+    templates.prune(layout)
 
 
 async def prune(layout: Layout, *, all_: bool = False) -> ImagePruned:
-    """Remove what nothing needs: images without a name, and parts of old downloads.
+    """Remove what nothing needs: images without a name, templates of images that are gone, and
+    parts of old downloads.
 
     An image that a stopped sandbox would start from counts as needed, and so does every name;
     with `all_` only what runs does.
@@ -173,7 +177,9 @@ def _prune(layout: Layout, all_: bool) -> ImagePruned:
     else:
         pinned = {record.image.digest for record in names.every(layout) if record.image}
     freed |= store.prune(layout, lambda digest: digest in pinned or bool(needed_by(layout, digest)))
-    return ImagePruned(sorted(freed), sum(freed.values()) + _prune_downloads(layout, all_))
+    other = _prune_downloads(layout, all_)
+    other += templates.remove_all(layout) if all_ else templates.prune(layout)
+    return ImagePruned(sorted(freed), sum(freed.values()) + other)
 
 
 def _prune_downloads(layout: Layout, all_: bool) -> int:

@@ -20,9 +20,10 @@ from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import reference
 from sandbox_rpc.protocol import images as i
 from sandbox_rpc.protocol import network as n
+from sandbox_rpc.protocol import templates as m
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol import workspace as w
-from sandbox_rpc.sandboxes import allowlist, audit, images, ports
+from sandbox_rpc.sandboxes import allowlist, audit, images, ports, templates
 from sandbox_rpc.sandboxes.changes import changes
 from sandbox_rpc.sandboxes.doctor import examine
 from sandbox_rpc.sandboxes.find import by_folder
@@ -68,6 +69,9 @@ class Answers:
             "image/export": self.image_export,
             "image/remove": self.image_remove,
             "image/prune": self.image_prune,
+            "template/list": self.template_list,
+            "template/build": self.template_build,
+            "template/remove": self.template_remove,
         }
 
     async def start(self, params: t.StartParams, call: Call) -> t.Sandbox:
@@ -200,6 +204,22 @@ class Answers:
         """`image/prune`."""
         return await images.prune(self._layout, all_=params.all)
 
+    async def template_list(self, params: object, call: Call) -> list[m.Template]:
+        """`template/list`."""
+        return await anyio.to_thread.run_sync(templates.every, self._layout)
+
+    async def template_build(self, params: m.TemplateBuildParams, call: Call) -> m.Template:
+        """`template/build`."""
+        call.undo = True
+        with reporting(self._notify, call.token, "Making template") as report:
+            return await templates.build(
+                self._layout, _settings(params), report=report, cancel=call.cancel
+            )
+
+    async def template_remove(self, params: m.TemplateRemoveParams, call: Call) -> None:
+        """`template/remove`."""
+        await anyio.to_thread.run_sync(templates.remove, self._layout, params.key)
+
     def _record(self, name: str | None, workspace: str | None) -> Record:
         if name is not None:
             return names.read(self._layout, name)
@@ -208,9 +228,9 @@ class Answers:
         raise invalid("name or workspace is required")
 
 
-def _settings(params: t.StartParams) -> dict[str, object]:
+def _settings(params: t.StartParams | m.TemplateBuildParams) -> dict[str, object]:
     """The settings that the client has set, by key."""
-    fields = {a.name for a in attrs.fields(t.StartParams)}
+    fields = {a.name for a in attrs.fields(type(params))}
     given = {
         setting.key: getattr(params, setting.attribute)
         for setting in SETTINGS

@@ -50,21 +50,23 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
             with steps.step("settle", "Mounting the workspace"):
                 work = settle(place.home.ssh_config, place.name, launch.environment)
                 await unless_ended(vm, work)
-        return store.change(
-            state=State.RUNNING,
-            phase=None,
-            startup=Startup(
-                StartKind.COLD,
-                steps.phases,
-                reason="templates are not built yet" if launch.agent else NO_AGENT,
-            ),
-        )
+        return say_running(launch, store, steps)
     raise StartTimeout(
         f"The guest did not come up within {launch.start_limit_s:.0f} s; "
         f"it got as far as `{store.sandbox.phase}`.",
         hint="Look at the end of the console output; start.timeout gives it more time.",
         phase=store.sandbox.phase,
         console=hub.tail(place.room.console_log),
+    )
+
+
+def say_running(launch: Launch, store: Store, steps: Steps) -> Sandbox:
+    """Tell everyone that a login has succeeded, and how it came to that."""
+    kind = StartKind.COLD if launch.template is None else StartKind.WARM
+    return store.change(
+        state=State.RUNNING,
+        phase=None,
+        startup=Startup(kind, steps.phases, reason=launch.cold_reason),
     )
 
 

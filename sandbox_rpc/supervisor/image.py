@@ -66,8 +66,8 @@ async def claim(place: Place, settings: Settings, state: Store, report: Report) 
     raise ImageNotFound(f"The image {settings.image} was removed just now.", ref=settings.image)
 
 
-async def ensure(layout: Layout, name: str, settings: Settings, report: Report) -> Choice:
-    """The image, here; errors as in `claim`."""
+async def ensure(layout: Layout, name: str | None, settings: Settings, report: Report) -> Choice:
+    """The image, here, for a sandbox or for any; errors as in `claim`."""
     wanted = settings.image
     if (known := await anyio.to_thread.run_sync(find, layout, name, wanted)) is not None:
         return known
@@ -98,7 +98,7 @@ async def ensure(layout: Layout, name: str, settings: Settings, report: Report) 
     return Choice(await anyio.to_thread.run_sync(store.resolve, layout, str(ref)))
 
 
-def find(layout: Layout, name: str, wanted: str) -> Choice | None:
+def find(layout: Layout, name: str | None, wanted: str) -> Choice | None:
     """The image that a start takes without asking anyone; None where there is none.
 
     A folder stays with the image it began with, until somebody chooses another one under the name
@@ -111,7 +111,7 @@ def find(layout: Layout, name: str, wanted: str) -> Choice | None:
         return Choice(store.resolve(layout, wanted))
     ref = str(reference.parse(wanted))
     entry = refs.read(layout, ref)
-    pin = names.read(layout, name).image
+    pin = names.read(layout, name).image if name is not None else None
     if pin is not None and pin.ref == ref and pin.chosen == (entry.chosen if entry else None):
         with suppress(ImageNotFound, ImageInvalid, StateNewer):
             image = store.resolve(layout, pin.digest)

@@ -41,6 +41,10 @@ class Told:
         return [*self.credentials, *(path for _, path in self.fw_cfg), *seed]
 
 
+NOTHING = Told(())
+"""For a guest that hears it from the agent, or is to be nobody yet."""
+
+
 async def make_identity(
     place: Place, settings: Settings, box: Box, image: StoredImage
 ) -> tuple[Identity, str, Supply]:

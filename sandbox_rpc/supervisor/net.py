@@ -109,8 +109,18 @@ class Net:
         )
 
     @classmethod
-    async def start(cls, room: Room, what: Wish, *, preferred: int | None, guest_port: int) -> Net:
+    async def start(
+        cls,
+        room: Room,
+        what: Wish,
+        *,
+        preferred: int | None,
+        guest_port: int,
+        plugged: anyio.Event | None = None,
+    ) -> Net:
         """Take a port, the preferred one if it is free, and start the process.
+
+        `plugged` is set when QEMU has a peer, a moment before the process is up.
 
         Raises:
             NetworkFailed: it did not come up.
@@ -118,6 +128,9 @@ class Net:
         proxy = Proxy.find(room) if what.mode is Mode.PROXY else None
         net = cls(room, what, _listeners(room, preferred, guest_port), proxy)
         try:
+            net._spare = launch.connect_to_qemu(room.network_socket)
+            if plugged is not None:
+                plugged.set()
             async with anyio.create_task_group() as group:
                 group.start_soon(net._launch)
                 if proxy is not None:

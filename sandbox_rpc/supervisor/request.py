@@ -67,6 +67,10 @@ class Launch:
     """Whether the image is somebody else's, and wants DHCP."""
     environment: dict[str, str] = field(factory=dict)
     """Variables of a guest without the agent."""
+    template: str | None = None
+    """Key of the template it goes on from; None: it boots a kernel."""
+    cold_reason: str | None = None
+    """Why it does, where it could have started from a template."""
     process: ProcessId | None = None
     """QEMU; None for the instant between its start and the note of it."""
 

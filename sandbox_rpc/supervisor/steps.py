@@ -26,10 +26,11 @@ class Steps:
         self.phases: list[Phase] = []
 
     @contextmanager
-    def step(self, name: str, message: str) -> Iterator[None]:
-        """One phase."""
+    def step(self, name: str, message: str, percentage: int | None = None) -> Iterator[None]:
+        """One phase; `percentage` is where it begins, unless that is as in a cold start."""
         self._store.change(phase=name)
-        self.report(Progress(name, message, SHARE.get(name)))
+        share = SHARE.get(name) if percentage is None else percentage
+        self.report(Progress(name, message, share))
         began = time.monotonic()
         yield
         self.phases.append(Phase(name, round(time.monotonic() - began, 3)))

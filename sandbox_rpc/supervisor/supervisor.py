@@ -30,9 +30,11 @@ from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.ssh.config import Endpoint
 from sandbox_rpc.supervisor import alias, boot, image, net, request, scope, state
+from sandbox_rpc.supervisor.clock import adjust as adjust_time
+from sandbox_rpc.supervisor.clock import keep as keep_time
 from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.explain import explain
-from sandbox_rpc.supervisor.finish import finish, publish
+from sandbox_rpc.supervisor.finish import finish, publish, say_running
 from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
 from sandbox_rpc.supervisor.ports import Ports
@@ -42,6 +44,7 @@ from sandbox_rpc.supervisor.state import Store
 from sandbox_rpc.supervisor.steps import Steps
 from sandbox_rpc.supervisor.stop import stop
 from sandbox_rpc.supervisor.vm import FINE_REASONS, Vm, attach
+from sandbox_rpc.supervisor.warm import has_identity
 
 log = logging.getLogger(__name__)
 
@@ -193,6 +196,8 @@ class Supervisor:
         match self.store.sandbox.state:
             case State.RUNNING:
                 await self._find_port(note, vm)
+                await vm.wake()
+                self._group.start_soon(adjust_time, vm)
             case State.STOPPING:
                 self._stopping = self._begin(lambda report: self._end(report, force=False))
             case _:
@@ -278,7 +283,10 @@ class Supervisor:
                     place, wanted, self.store, steps, self._group
                 )
                 await self._group.start(self._vm.hub.serve, place.room.console_socket)
-                sandbox = await finish(place, self._launch, self._vm, self.store, steps)
+                if self._launch.template is None:
+                    sandbox = await finish(place, self._launch, self._vm, self.store, steps)
+                else:
+                    sandbox = say_running(self._launch, self.store, steps)
         except BaseException as error:
             await self._undo(unwrapped(error))
             raise
@@ -287,6 +295,11 @@ class Supervisor:
         return sandbox
 
     async def _resume(self, note: Launch, vm: Vm, report: Report) -> Sandbox:
+        if note.template is not None and not await has_identity(note, vm):
+            log.info("its identity was lost with the one who made it: begun anew")
+            self._vm = None
+            await vm.quit()
+            return await self._boot(note.request, report)
         self._group.start_soon(self._greet, vm)
         try:
             return await finish(self._place, note, vm, self.store, Steps(self.store, report))
@@ -347,6 +360,7 @@ class Supervisor:
         """Notice the end of a machine that nobody stopped."""
         async with anyio.create_task_group() as group:
             group.start_soon(wait_for_room, vm, self.store, self._place.layout.base)
+            group.start_soon(keep_time, vm)
             await vm.ended.wait()
             group.cancel_scope.cancel()
         for operation in (self._starting, self._stopping):

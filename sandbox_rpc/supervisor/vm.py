@@ -46,6 +46,11 @@ class Vm:
     out_of_room: anyio.Event = field(factory=anyio.Event)
     """Set when the host's disk is full: QEMU has paused the guest, so that nothing is lost."""
 
+    paused: bool = False
+    """Whether QEMU does not run the guest at present."""
+    resumed: anyio.Event = field(factory=anyio.Event)
+    """Set when it runs it again."""
+
     async def watch(self) -> None:
         """Follow events and the process to its end."""
         async with anyio.create_task_group() as group:
@@ -60,6 +65,15 @@ class Vm:
         os.close(self.pidfd)
         if self.net is not None:
             self.net.close()
+
+    async def wake(self) -> None:
+        """Let the guest go on where whoever had paused it is gone, or had no room for its disk."""
+        with suppress(QmpError, QemuFailed):
+            status = (await self.qmp.execute("query-status"))["status"]
+            if status == "io-error":
+                self.out_of_room.set()
+            elif status == "paused":
+                await self.qmp.execute("cont")
 
     async def watch_network(self) -> None:
         """Keep the network process alive as long as QEMU lives."""
@@ -126,6 +140,11 @@ class Vm:
             match event.get("event"):
                 case "SHUTDOWN":
                     self.reason = str(data.get("reason"))
+                case "STOP":
+                    self.paused = True
+                case "RESUME":
+                    self.paused = False
+                    self.resumed.set()
                 case "BLOCK_IO_ERROR" if data.get("nospace"):
                     self.out_of_room.set()
 

@@ -15,9 +15,14 @@ Session fixtures
                  whose network is to be known; `make_host(label, prefix=island.prefix)`.
 `island_host`    the `Host` in it.
 `agent`          `SshAgent`: a real ssh-agent of `host` with one key; `sandbox` was started with it.
-`sandbox`        `Running`: one sandbox of `host` that most tests share. Leave it running.
-`user_sandbox`   `Running`: one sandbox of `user_host`, shared by the tests about owners.
+`sandbox`        `Running`: one sandbox of `host` that most tests share, booted from a kernel. Leave
+                 it running.
+`user_sandbox`   `Running`: one sandbox of `user_host`, shared by the tests about owners; it goes on
+                 from a template.
 `either`         the one and the other: a test that takes it runs on both.
+
+A start costs a boot with `--warm never` only; without, tests that need a fresh guest get a clone of
+the template that the first of them has made.
 
 `tests.vm.host.Host` (see there for all)
 
@@ -221,7 +226,7 @@ def sandbox(host: Host, agent: SshAgent) -> Running:
     """The shared sandbox, started by two commands at the same time."""
     workspace = host.workspace("shared")
     (workspace / "sub" / "folder").mkdir(parents=True)
-    words = [*host.program, "start", str(workspace), "--json"]
+    words = [*host.program, "start", str(workspace), "--json", "--warm", "never"]
     children = [host.popen(words, env={"SSH_AUTH_SOCK": str(agent.socket)}) for _ in range(2)]
     answers = [child.communicate(timeout=hosts.LIMIT_S) for child in children]
     for child, (_, err) in zip(children, answers, strict=True):

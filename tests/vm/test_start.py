@@ -31,6 +31,7 @@ def test_start_prints_the_sandbox(sandbox: Running) -> None:
     assert value["pid"] == host.qemu_pid(sandbox.name)
     assert value["startedAt"].startswith("20")
     assert value["startup"]["kind"] == "cold"
+    assert value["startup"]["reason"] == "warm = never"
     phases = [phase["name"] for phase in value["startup"]["phases"]]
     assert phases == ["image", "disk", "identity", "qemu", "kernel", "boot", "login"]
     ssh = value["ssh"]

@@ -12,7 +12,10 @@ import select
 import shutil
 import socket
 import stat
+import struct
 import subprocess
+import threading
+import time
 import tty
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +47,7 @@ class Guest:
         self.port = os.ttyname(slave)
         self.slave = slave
         self.rest = b""
+        self.reachable = False
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(root / "notify"))
         self.notify.setblocking(False)
@@ -79,11 +83,25 @@ class Guest:
             self.rest += os.read(self.master, 65536)
         line, _, self.rest = self.rest.partition(b"\n")
         words = line.decode().split(" ")
+        if words == ["*", "reachable"]:
+            # Before the identity is complete; what each test waits for comes later.
+            self.reachable = True
+            return self.line()
         return [*words[:2], *(base64.b64decode(word).decode() for word in words[2:])]
 
     def ask(self, verb: str, argument: str | None = None, number: str = "7") -> list[str]:
         self.send(f"{number} {verb}{'' if argument is None else ' ' + b64(argument)}\n")
         return self.line()
+
+    def identify(self, identity: str) -> list[str]:
+        """Hand an identity over; the steps it came to, each of which took some time."""
+        self.send(f"7 identity {b64(identity)}\n")
+        number, verdict, spent = self.line()
+        assert (number, verdict) == ("7", "ok")
+        assert self.reachable
+        times = dict(line.split("=") for line in spent.splitlines())
+        assert all(float(seconds) >= 0 for seconds in times.values())
+        return list(times)
 
     def fields(self) -> dict[str, str]:
         name, verdict, text = self.ask("status")
@@ -209,6 +227,7 @@ def test_a_cold_boot_applies_the_credential_and_says_ready(guest: Guest) -> None
     guest.boot(IDENTITY)
     assert guest.line()[:2] == ["*", "hello"]
     assert guest.line() == ["*", "ready"]
+    assert guest.reachable
     assert guest.fields()["state"] == "ready"
     assert guest.notified() == ["READY=1"]
     assert guest.read("etc/hostname") == "sandbox-demo\n"
@@ -249,11 +268,11 @@ def test_the_same_document_by_the_port_after_a_restore(guest: Guest) -> None:
     guest.boot()
     guest.line()
     assert guest.notified() == []
-    assert guest.ask("identity", IDENTITY) == ["7", "ok"]
+    assert guest.identify(IDENTITY)
     assert guest.fields()["state"] == "ready"
     assert guest.notified() == ["READY=1"]
     assert guest.read("etc/hostname") == "sandbox-demo\n"
-    assert guest.ask("identity", document(hostname="second")) == ["7", "ok"]
+    assert guest.identify(document(hostname="second"))
     assert guest.read("etc/hostname") == "second\n"
 
 
@@ -278,9 +297,10 @@ def test_a_field_that_makes_no_sense_fails_the_boot_and_says_which(
     star, word, message = guest.line()
     assert (star, word) == ("*", "failed")
     assert message.startswith("network: " if field in ("router", "dns") else f"{field}: ")
+    assert not guest.reachable
     assert guest.fields()["state"] == "failed"
     assert guest.notified() == []
-    assert guest.ask("identity", IDENTITY) == ["7", "ok"]
+    assert guest.identify(IDENTITY)
     assert guest.fields() | {"uptime": ""} == {
         "version": "1", "state": "ready", "message": "", "uptime": ""
     }  # fmt: skip
@@ -360,3 +380,178 @@ def test_time_unmount_and_poweroff(guest: Guest) -> None:
     # Answered first, then done.
     assert guest.ask("ping") == ["7", "ok"]
     assert guest.actions() == ["time 1795467863 000000001", "unmount", "poweroff"]
+
+
+RENEWED = IDENTITY + document(
+    boot_id="11111111-2222-3333-4444-555555555555",
+    product_uuid="66666666-7777-8888-9999-aaaaaaaaaaaa",
+)
+
+
+def test_a_restored_guest_forgets_the_boot_of_its_template(guest: Guest) -> None:
+    """Its journal begins anew, under its own ids; that of the template goes."""
+    for folder in ("run/systemd/journal", "run/log/journal/0ld", "run/log/journal/other"):
+        (guest.root / folder).mkdir(parents=True)
+    own = guest.root / "run/log/journal/0123456789abcdef0123456789abcdef"
+    own.mkdir()
+    for path in (guest.root / "run/log/journal/0ld/system.journal", own / "system.journal"):
+        path.touch()
+    seen = guest.root / "run/systemd/journal/kernel-seqnum"
+    seen.touch()
+    processes = guest.root / "sys/fs/cgroup/system.slice/systemd-journald.service/cgroup.procs"
+    processes.parent.mkdir(parents=True)
+    processes.write_text("321\n")
+    guest.boot()
+    guest.line()
+    assert guest.identify(RENEWED)
+    assert guest.ask("ping") == ["7", "ok"]
+    actions = guest.actions()
+    assert "kill 321" in actions
+    assert "cover /proc/sys/kernel/random/boot_id 11111111-2222-3333-4444-555555555555" in actions
+    assert (
+        "cover /sys/devices/virtual/dmi/id/product_uuid 66666666-7777-8888-9999-aaaaaaaaaaaa"
+        in actions
+    )
+    assert not seen.exists()
+    assert [path.name for path in (guest.root / "run/log/journal").iterdir()] == [own.name]
+    assert (own / "system.journal").exists()
+    # In this order: what is written down of the restart has the new ids.
+    order = [action.split()[0] for action in actions]
+    assert order.index("entropy") < order.index("cover") < order.index("kill")
+
+
+def test_a_cold_boot_leaves_its_journal_alone(guest: Guest) -> None:
+    folder = guest.root / "run/log/journal/other"
+    folder.mkdir(parents=True)
+    guest.boot(IDENTITY)
+    guest.line()
+    assert guest.line() == ["*", "ready"]
+    assert guest.ask("ping") == ["7", "ok"]
+    assert folder.exists()
+    assert not [action for action in guest.actions() if action.startswith(("cover", "kill"))]
+
+
+@pytest.mark.parametrize("field", ["boot_id", "product_uuid"])
+@pytest.mark.parametrize("value", ["", "x", "11111111-2222-3333-4444-55555555555G", "../../etc"])
+def test_ids_that_are_none(guest: Guest, field: str, value: str) -> None:
+    guest.boot()
+    guest.line()
+    assert guest.ask("identity", document(**{field: value}))[1:] == [
+        "error", f"{field}: not a UUID"
+    ]  # fmt: skip
+
+
+def test_rest_is_answered_when_it_is_done(guest: Guest) -> None:
+    guest.boot()
+    guest.line()
+    assert guest.ask("rest") == ["7", "ok"]
+    assert guest.actions() == ["rest"]
+    assert guest.fields()["state"] == "waiting"
+
+
+def test_a_clock_that_is_nearly_right_is_left_alone(guest: Guest) -> None:
+    guest.boot()
+    guest.line()
+    now = int(time.time())
+    assert guest.ask("time", f"{now}.5 60") == ["7", "ok"]
+    assert guest.actions() == []
+    assert guest.ask("time", f"{now + 100}.5 60") == ["7", "ok"]
+    assert guest.ask("time", f"{now - 100} 60") == ["7", "ok"]
+    assert guest.actions() == [f"time {now + 100} 500000000", f"time {now - 100} 000000000"]
+    assert guest.ask("time", f"{now} x")[1:] == ["error", "not a time"]
+
+
+OK = b"OK 0123456789abcdef0123456789abcdef\r\n"
+SIGNAL = b"l\4\1\1" + struct.pack("<III", 3, 1, 5) + b"FIELD" + bytes(3) + b"sig"
+RETURN = b"l\2\1\1" + struct.pack("<III", 0, 2, 8) + b"\5\1u\0\1\0\0\0"
+ERROR = b"l\3\1\1" + struct.pack("<III", 0, 2, 8) + b"\5\1u\0\1\0\0\0"
+
+
+class Manager(threading.Thread):
+    """A service manager's socket: takes one call, answers in pieces."""
+
+    def __init__(self, path: Path, answer: list[bytes]) -> None:
+        super().__init__(daemon=True)
+        path.parent.mkdir(parents=True)
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.bind(str(path))
+        self.socket.listen(1)
+        self.answer = answer
+        self.heard = b""
+
+    def run(self) -> None:
+        client, _ = self.socket.accept()
+        with client:
+            while b"SetEnvironment" not in self.heard or not self.heard.endswith(b"\0"):
+                self.heard += client.recv(65536)
+            for part in self.answer:
+                client.sendall(part)
+                time.sleep(0.02)
+            client.recv(1)
+
+
+def text_at(message: bytes, at: int) -> tuple[str, int]:
+    """A string of D-Bus, and where it ends."""
+    at += -at % 4
+    (length,) = struct.unpack_from("<I", message, at)
+    assert message[at + 4 + length] == 0
+    return message[at + 4 : at + 4 + length].decode(), at + 5 + length
+
+
+@pytest.mark.parametrize("signals", [[], [SIGNAL], [SIGNAL[:7], SIGNAL[7:], SIGNAL]])
+def test_managers_that_run_are_told_the_environment(guest: Guest, signals: list[bytes]) -> None:
+    """By a call that D-Bus's specification would have no other way."""
+    managers = [
+        Manager(guest.root / name, [OK, *signals, RETURN[:5], RETURN[5:]])
+        for name in ("run/systemd/private", "run/user/1000/systemd/private")
+    ]
+    for manager in managers:
+        manager.start()
+    guest.boot()
+    guest.line()
+    assert guest.identify(IDENTITY)
+    for manager in managers:
+        manager.join(LIMIT_S)
+        hello, _, message = manager.heard.partition(b"BEGIN\r\n")
+        assert hello == b"\0AUTH EXTERNAL " + str(os.getuid()).encode().hex().encode() + b"\r\n"
+        assert message[:4] == b"l\1\0\1"
+        body, _, fields = struct.unpack_from("<III", message, 4)
+        begin = 16 + fields + -fields % 8
+        assert len(message) == begin + body
+        at, told = 16, {}
+        while at < 16 + fields:
+            at += -at % 8
+            code, kind = message[at], message[at + 2 : at + 3]
+            assert message[at + 1] == 1 or code == 8
+            if kind == b"g":
+                length = message[at + 4]
+                told[code] = message[at + 5 : at + 5 + length].decode()
+                at += 6 + length
+            else:
+                told[code], at = text_at(message, at + 4)
+        assert told == {
+            1: "/org/freedesktop/systemd1", 2: "org.freedesktop.systemd1.Manager",
+            3: "SetEnvironment", 8: "as",
+        }  # fmt: skip
+        array = message[begin:]
+        assert struct.unpack_from("<I", array)[0] == len(array) - 4
+        found, at = [], 4
+        while at < len(array):
+            pair, at = text_at(array, at)
+            found.append(pair)
+        assert found == [
+            "SANDBOX_CONTAINER=sandbox-demo", "http_proxy=http://10.0.2.100:8888", 'ODD=a"b%c'
+        ]  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", [[OK, ERROR], [b"REJECTED EXTERNAL\r\n"], [OK]])
+def test_a_manager_that_does_not_take_it_does_not_stop_a_start(
+    guest: Guest, answer: list[bytes]
+) -> None:
+    """Nor one that never answers, beyond seconds."""
+    manager = Manager(guest.root / "run/systemd/private", answer)
+    manager.start()
+    guest.boot()
+    guest.line()
+    assert guest.identify(IDENTITY)
+    assert guest.fields()["state"] == "ready"

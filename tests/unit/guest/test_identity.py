@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import uuid
 
 import attrs
 import pytest
@@ -13,6 +14,7 @@ from sandbox_rpc.guest.identity import (
     document,
     hostname_of,
     proxy_environment,
+    renewed,
     smbios,
 )
 from sandbox_rpc.protocol.errors import SettingInvalid
@@ -88,3 +90,20 @@ def test_proxy_variables() -> None:
     found = proxy_environment("http://10.0.2.100:8888")
     assert found["http_proxy"] == found["HTTPS_PROXY"] == "http://10.0.2.100:8888"
     assert "localhost" in found["no_proxy"]
+
+
+def test_the_document_of_a_restored_guest() -> None:
+    """The same, with what its kernel would have got from a boot; the ids are new each time."""
+    first, second = (
+        renewed(IDENTITY, now=1795467863.25, entropy=bytes(range(64))) for _ in range(2)
+    )
+    assert first.endswith(document(IDENTITY))
+    lines = dict(line.split(b" ") for line in first.splitlines())
+    assert base64.b64decode(lines[b"entropy"]) == bytes(range(64))
+    assert base64.b64decode(lines[b"time"]) == b"1795467863.250000"
+    ids = [
+        base64.b64decode(dict(line.split(b" ") for line in text.splitlines())[key]).decode()
+        for text in (first, second)
+        for key in (b"boot_id", b"product_uuid")
+    ]
+    assert len({uuid.UUID(one) for one in ids}) == 4

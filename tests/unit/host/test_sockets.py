@@ -11,6 +11,7 @@ from typing import Any
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import pytest
 
 from sandbox_rpc.host import sockets
@@ -247,3 +248,36 @@ def test_shortcut_only_where_it_is_needed(
     link.parent.chmod(0o755)
     sockets.make_shortcut(path)
     assert not link.is_symlink()  # others could have been there first
+
+
+def test_a_descriptor_goes_along(tmp_path: Path) -> None:
+    """With the first byte, also where the bytes do not all fit into the socket's buffer."""
+    path = tmp_path / "a.sock"
+    data = bytes(range(256)) * 8192
+    got: list[tuple[bytes, str]] = []
+
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(str(path))
+            listening.listen(1)
+
+            def take() -> None:
+                peer, _ = listening.accept()
+                with peer:
+                    received, fds, _, _ = socket.recv_fds(peer, 1 << 16, 4)
+                    (fd,) = fds
+                    while len(received) < len(data):
+                        received += peer.recv(1 << 16)
+                    with os.fdopen(fd) as file:
+                        got.append((received, file.read()))
+
+            (tmp_path / "file").write_text("content")
+            with (tmp_path / "file").open() as file, anyio.fail_after(20):
+                async with anyio.create_task_group() as group:
+                    stream = await sockets.connect(path)
+                    group.start_soon(anyio.to_thread.run_sync, take)
+                    await stream.send_with(data, file.fileno())
+                await stream.aclose()
+
+    anyio.run(main)
+    assert got == [(data, "content")]

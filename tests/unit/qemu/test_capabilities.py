@@ -13,6 +13,7 @@ from sandbox_rpc.qemu.capabilities import (
     Kvm,
     choose,
     find_qemu,
+    host_processor,
     parse_version,
     probe_kvm,
     versioned_board,
@@ -64,6 +65,44 @@ def test_finds_a_named_binary_and_remembers_it(tmp_path: Path) -> None:
     assert find_qemu(str(binary), cache) == found
     fake_qemu(binary, "9.0.0")
     assert find_qemu(str(binary), cache).version == (9, 0, 0)
+
+
+def test_a_build_is_told_from_another_of_the_same_version(tmp_path: Path) -> None:
+    """By what it says, and by the file."""
+    binary = tmp_path / "qemu"
+    builds: list[capabilities.Qemu] = []
+    for said, when in (("7.2.1 (Debian 1)", 1), ("7.2.1 (Debian 2)", 1), ("7.2.1 (Debian 2)", 2)):
+        os.utime(fake_qemu(binary, said), (when, when))
+        builds.append(find_qemu(str(binary), tmp_path / f"cache{len(builds)}.json"))
+    assert len({one.build for one in builds}) == 3
+    assert {one.version for one in builds} == {(7, 2, 1)}
+
+
+@pytest.mark.parametrize(
+    ("version", "seals"), [("7.2.22", False), ("8.1.5", False), ("8.2.0", True), ("10.0.2", True)]
+)
+def test_who_maps_memory_without_the_right_to_write(
+    tmp_path: Path, version: str, seals: bool
+) -> None:
+    found = find_qemu(str(fake_qemu(tmp_path / "qemu", version)), tmp_path / "cache.json")
+    assert found.seals_memory is seals
+
+
+def test_the_processor_is_what_a_guest_sees_of_it(tmp_path: Path) -> None:
+    """Flags and microcode count, the frequency of the moment and the number of the core do not."""
+    cpuinfo = tmp_path / "cpuinfo"
+
+    def seen(text: str) -> str:
+        cpuinfo.write_text(text.replace(":", "\t: "))
+        return host_processor(cpuinfo)
+
+    base = "processor:0\nmodel:1\nmicrocode:0x1\ncpu MHz:800\nflags:fpu vmx\n\nprocessor:1\n"
+    first = seen(base)
+    assert os.uname().release in first
+    assert seen(base.replace("MHz:800", "MHz:3200").replace("processor:0", "processor:7")) == first
+    for old, new in (("0x1", "0x2"), ("fpu vmx", "fpu"), ("model:1", "model:2")):
+        assert seen(base.replace(old, new)) != first
+    assert host_processor(tmp_path / "none") == os.uname().release
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,12 @@ class PlayedVm:
     async def greet(self) -> None:
         pass
 
+    async def wake(self) -> None:
+        pass
+
+    async def ask(self, verb: str, payload: bytes = b"", *, timeout_s: float) -> bytes:
+        return b""
+
     async def quit(self) -> None:
         await anyio.sleep(0.05)
         self.ended.set()
