@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
     """Run it."""
     layout = Layout.of_user()
     layout.make()
-    report = examine(layout, sources.load(None, {}).settings.qemu_binary)
+    settings = sources.load(None, {}).settings
+    report = examine(layout, settings.qemu_binary, settings.warm)
     if options.json:
         show.as_json(report)
     else:

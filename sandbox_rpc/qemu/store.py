@@ -262,6 +262,12 @@ def note_failure(layout: Layout, key: str, reason: str) -> None:
         files.replace(layout.template_failure(key), reason)
 
 
+def failures(layout: Layout) -> list[str]:
+    """The keys of templates that could not be made lately."""
+    found = sorted(path.stem for path in layout.templates.glob("*.failed"))
+    return [key for key in found if failure(layout, key) is not None]
+
+
 def failure(layout: Layout, key: str) -> str | None:
     """Why it could not be made lately."""
     path = layout.template_failure(key)

@@ -6,7 +6,9 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 
+from sandbox_rpc.config.choices import Warm
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import reference, store
@@ -15,22 +17,26 @@ from sandbox_rpc.network.support import COST, remedy
 from sandbox_rpc.protocol.errors import ImageNotFound, SandboxError
 from sandbox_rpc.protocol.types import Check, Doctor, Verdict
 from sandbox_rpc.qemu import capabilities
+from sandbox_rpc.qemu import store as templates
 from sandbox_rpc.qemu.box import Finding
+from sandbox_rpc.qemu.capabilities import Qemu
 from sandbox_rpc.supervisor import scope
 from sandbox_rpc.supervisor.enclose import recall_probe
+from sandbox_rpc.supervisor.template import NEEDED_MIB
+from sandbox_rpc.supervisor.warm import unfit
 
 GIB = 1 << 30
 ROOM_WANTED = 4 * GIB
 """For an image and the disks of a few sandboxes."""
 
 
-def examine(layout: Layout, qemu_binary: str = "") -> Doctor:
+def examine(layout: Layout, qemu_binary: str = "", warm: Warm = Warm.AUTO) -> Doctor:
     """Look at everything a start needs; takes half a second, changes nothing but what is cached."""
-    checks = list(_examine(layout, qemu_binary))
+    checks = list(_examine(layout, qemu_binary, warm))
     return Doctor(all(check.status is not Verdict.ERROR for check in checks), checks)
 
 
-def _examine(layout: Layout, qemu_binary: str) -> Iterator[Check]:
+def _examine(layout: Layout, qemu_binary: str, warm: Warm) -> Iterator[Check]:
     version = ".".join(map(str, sys.version_info[:3]))
     yield Check("python", Verdict.OK, f"Python {version}")
     qemu = None
@@ -55,6 +61,7 @@ def _examine(layout: Layout, qemu_binary: str) -> Iterator[Check]:
     yield from _tools()
     yield _room(layout)
     yield _image(layout)
+    yield _warm(layout, qemu, warm)
 
 
 def _box(layout: Layout, qemu: str) -> Iterator[Check]:
@@ -145,3 +152,38 @@ def _image(layout: Layout) -> Check:
         f"{reference.DEFAULT} is not here",
         "The first start gets it, or builds one where it cannot be reached; both take minutes.",
     )
+
+
+def _warm(layout: Layout, qemu: Qemu | None, wish: Warm) -> Check:
+    """What keeps starts from going on from templates."""
+    if wish is Warm.NEVER:
+        return Check("warm", Verdict.OK, "warm = never: every start boots a kernel")
+    found = list(templates.every(layout))
+    for key in templates.failures(layout):
+        reason = templates.failure(layout, key)
+        return Check(
+            "warm", Verdict.WARNING, f"a template could not be made, so starts boot: {reason}",
+            "`sandbox template build` tries it again.",
+        )  # fmt: skip
+    free = shutil.disk_usage(layout.base if layout.base.exists() else "/").free
+    if not found and free < NEEDED_MIB << 20:
+        return Check(
+            "warm", Verdict.WARNING, f"a template needs {NEEDED_MIB} MiB: starts boot a kernel",
+            "Free some space, or set SANDBOX_CACHE_BASE.",
+        )  # fmt: skip
+    for ref in (reference.DEFAULT, reference.BUILT):
+        with suppress(SandboxError):
+            if (reason := unfit(store.resolve(layout, ref))) is not None:
+                return Check(
+                    "warm", Verdict.WARNING, f"{ref} boots a kernel each time: {reason}",
+                    "`sandbox image build` makes one that need not.",
+                )  # fmt: skip
+            break
+    size = sum(one.size_bytes for one in found) >> 20
+    sealed = qemu is not None and qemu.seals_memory
+    return Check(
+        "warm", Verdict.OK,
+        (f"{len(found)} templates to start from, {size} MiB" if found else
+         "the next start makes a template, later ones go on from it")
+        + ("" if sealed else "; QEMU before 8.2 opens their memory for writing (docs/security.md)"),
+    )  # fmt: skip

@@ -146,8 +146,10 @@ class Answers:
 
     async def doctor(self, params: object, call: Call) -> t.Doctor:
         """`host/doctor`."""
-        binary = sources.load(None, {}).settings.qemu_binary
-        return await anyio.to_thread.run_sync(examine, self._layout, binary)
+        settings = sources.load(None, {}).settings
+        return await anyio.to_thread.run_sync(
+            examine, self._layout, settings.qemu_binary, settings.warm
+        )
 
     async def image_list(self, params: object, call: Call) -> list[i.Image]:
         """`image/list`."""
