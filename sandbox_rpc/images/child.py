@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from typing import Any
 
 import anyio
@@ -37,7 +40,8 @@ async def run(layout: Layout, verb: str, report: Report = silent, **params: Any)
     complaint = bytearray()
     try:
         assert process.stdin is not None
-        await process.stdin.send(json.dumps(request).encode() + b"\n")
+        with suppress(anyio.BrokenResourceError):  # it has ended already, and has said why
+            await process.stdin.send(json.dumps(request).encode() + b"\n")
         async with anyio.create_task_group() as group:
             group.start_soon(_overhear, process, complaint)
             answer = await _listen(process, report)
@@ -45,11 +49,10 @@ async def run(layout: Layout, verb: str, report: Report = silent, **params: Any)
     finally:
         if process.returncode is None:
             with anyio.CancelScope(shield=True):
-                process.terminate()
+                _signal(process, signal.SIGTERM)
                 with anyio.move_on_after(GRACE_S):
                     await process.wait()
-                if process.returncode is None:
-                    process.kill()
+                _signal(process, signal.SIGKILL)
                 # What it was unpacking; what it had downloaded stays.
                 await staging.sweep(layout)
         with anyio.CancelScope(shield=True):
@@ -73,11 +76,21 @@ async def _listen(process: anyio.abc.Process, report: Report) -> dict[str, Any]:
     while True:
         try:
             line = json.loads(await lines.receive_until(b"\n", MAX_LINE))
-        except (anyio.IncompleteRead, anyio.EndOfStream, anyio.DelimiterNotFound, ValueError):
+        except (anyio.IncompleteRead, anyio.EndOfStream):
+            return {}
+        except (anyio.DelimiterNotFound, ValueError):
+            # Not one of ours; nobody reads on, so it might write for ever.
+            _signal(process, signal.SIGKILL)
             return {}
         if "progress" not in line:
             return dict(line)
         report(convert.from_wire(line["progress"], Progress))
+
+
+def _signal(process: anyio.abc.Process, number: signal.Signals) -> None:
+    """To it and to what it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
 
 
 async def _overhear(process: anyio.abc.Process, complaint: bytearray) -> None:

@@ -121,9 +121,9 @@ def _attempt(
             while piece := file.read(PIECE):
                 intake.feed(piece)
                 tell(intake.size)
-            _Download(source, blob, file.fileno(), intake, ref, tell, retries or Retries()).run(
-                sleep
-            )
+            _Download(
+                source, blob, partial, file.fileno(), intake, ref, tell, retries or Retries()
+            ).run(sleep)
         except BaseException:
             # The threads end before their file is removed.
             intake.finish()
@@ -144,11 +144,12 @@ class _Download:
     """The network's part: pieces into the intake and the partial file, over several connections."""
 
     def __init__(
-        self, source: Source, blob: Blob, fd: int, intake: Intake, ref: str, tell: Tell,
-        retries: Retries,
+        self, source: Source, blob: Blob, partial: Path, fd: int, intake: Intake, ref: str,
+        tell: Tell, retries: Retries,
     ) -> None:  # fmt: skip
         self._source = source
         self._blob = blob
+        self._partial = partial
         self._fd = fd
         self._intake = intake
         self._ref = ref
@@ -201,7 +202,7 @@ class _Download:
                     continue
                 if intake.size + len(piece) > self._blob.size:
                     raise wrong_size(self._ref, self._blob, intake.size + len(piece))
-                with files.translated(Path(f"/proc/self/fd/{self._fd}")):
+                with files.translated(self._partial):
                     _write_all(self._fd, piece)
                 intake.feed(piece)
                 self._tell(intake.size)
