@@ -22,6 +22,7 @@ from sandbox_rpc.protocol import (
     lifecycle,
     network,
     streams,
+    templates,
     types,
     workspace,
 )
@@ -63,7 +64,7 @@ def test_methods_are_unique_and_named_alike() -> None:
 
 
 def test_params_and_results_are_values_of_the_protocol() -> None:
-    modules = (types, images, network, workspace, streams)
+    modules = (types, images, templates, network, workspace, streams)
     values = [one for module in modules for one in vars(module).values()]
     known = {kind for kind in values if inspect.isclass(kind) and attrs.has(kind)}
     for request in REQUESTS:

@@ -34,6 +34,8 @@ OWN: dict[str, Any] = {
     "serial": 52,
     "console_log": "other.log",
     "credential_files": (),
+    "fw_cfg": (("opt/one", "file"),),
+    "seed": "seed.iso",
     "memory": Restored("/template/memory", sealed=True),
     "seccomp": (),
 }

@@ -87,14 +87,16 @@ def test_a_template_that_cannot_be_made_is_an_error(
         return Missing("making a template has failed: no room.")
 
     async def anything(*_: object, **__: object) -> object:
-        class Image:
-            agent = True
+        class Choice:
+            class image:  # noqa: N801 (as its field is called)
+                agent = True
+                foreign = False
 
-        return Image
+        return Choice
 
     monkeypatch.setattr(templates, "obtain", nothing)
     monkeypatch.setattr(templates, "survey", anything)
-    monkeypatch.setattr(templates, "ensure_image", anything)
+    monkeypatch.setattr(templates, "ensure", anything)
     with pytest.raises(TemplateInvalid, match=r"^Making a template has failed: no room\.$"):
         anyio.run(templates.build, layout, {})
 
