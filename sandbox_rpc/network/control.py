@@ -101,12 +101,13 @@ class Control:
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
                 raise NetworkFailed("The request is too long.")
-            request = json.loads(data)
+            # Not as bytes: json would guess at other encodings, whose code cannot be read any more.
+            request = json.loads(data.decode())
             result, sending = self._serve(str(request.pop("method")), request, descriptors)
             answer: dict[str, Any] = {"result": result}
         except SandboxError as error:
             answer = {"error": error.to_wire()}
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             failure = NetworkFailed(f"The request does not fit: {error!r}.")
             answer = {"error": failure.to_wire()}
         for descriptor in descriptors:  # what nobody has taken

@@ -327,7 +327,8 @@ it.close()
 """
 HALF = r"""
 import socket, sys
-with socket.create_connection((sys.stdin.read(), 8080), 120) as it:
+address, port = sys.stdin.read().split()
+with socket.create_connection((address, int(port)), 120) as it:
     it.sendall(b"question")
     it.shutdown(socket.SHUT_WR)
     answer = b""
@@ -353,8 +354,7 @@ def test_half_a_connection_goes_on(open_: Running, canaries: Island) -> None:
     """A guest that has said all it has to say still gets the whole answer."""
     with ExitStack() as stack:
         listener = stack.enter_context(canaries.world.internet.socket())
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((INTERNET, 8080))
+        listener.bind((INTERNET, 0))
         listener.listen(1)
         heard: list[bytes] = []
 
@@ -368,7 +368,7 @@ def test_half_a_connection_goes_on(open_: Running, canaries: Island) -> None:
 
         thread = threading.Thread(target=serve)
         thread.start()
-        said = python(open_.host, open_.name, HALF, INTERNET)
+        said = python(open_.host, open_.name, HALF, "{} {}".format(*listener.getsockname()))
         thread.join()
     assert b"".join(heard) == b"question"
     assert said == f"3000000 {{{ord('x')}}}\n"
@@ -393,7 +393,7 @@ DEAF = """
 python3 -c '
 import os, socket, time
 one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-one.sendto(b"here", ("{address}", 9000))
+one.sendto(b"here", ("{address}", {port}))
 if os.fork() == 0:
     [os.close(fd) for fd in (0, 1, 2)]
     time.sleep(60)
@@ -411,8 +411,9 @@ def test_a_network_process_that_dies_while_the_guest_is_deaf(
     It has another one at once, also when the supervisor has no time for it at that moment.
     """
     with canaries.world.internet.socket(socket.AF_INET, socket.SOCK_DGRAM) as source:
-        source.bind((INTERNET, 9000))
-        open_.sh(DEAF.replace("{address}", INTERNET))
+        source.bind((INTERNET, 0))
+        port = str(source.getsockname()[1])
+        open_.sh(DEAF.replace("{address}", INTERNET).replace("{port}", port))
         data, peer = source.recvfrom(100)
         assert data == b"here"
         wait_for(lambda: _flood(source, peer, open_), "QEMU to be full", seconds=60, pause=0.5)

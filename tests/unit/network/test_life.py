@@ -122,7 +122,9 @@ def test_only_loopback_is_forwarded(guest: Lab) -> None:
 def test_nonsense_on_the_control_socket(guest: Lab) -> None:
     running = guest.netd(Wish(Mode.OPEN))
     for packet in (b"x", b"{}", b"[]", b'{"method": "no/such"}', b'{"method": "forward/add"}',
-                   b'{"method": "forward/add", "guest_port": "x"}'):  # fmt: skip
+                   b'{"method": "forward/add", "guest_port": "x"}', b"\xff\xfe\0\0{",
+                   '{"method": "status"}'.encode("utf-16"), b"\xfe\xff", b"\xef\xbb\xbf{}",
+                   b"[" * 60000, b"1" * 60000):  # fmt: skip
         running.control.send(packet)
         assert "error" in json.loads(running.control.recv(65536))
     with pytest.raises(NetworkFailed):
