@@ -23,7 +23,10 @@ from tests.unit.images import disks
 
 LAYER = "application/vnd.oci.image.layer.v1.tar"
 TITLE = "debian-13-nocloud-amd64-custom.qcow2.zst"
-QUICK = Patience(connect_s=2.0, read_s=0.4)
+PATIENT = Patience(connect_s=20.0, read_s=30.0)
+"""For tests that count requests: a busy machine must not seem to be a stalled server."""
+HURRIED = Patience(connect_s=20.0, read_s=1.0)
+"""For tests in which a server stalls."""
 
 
 @frozen
@@ -106,9 +109,17 @@ def publish(
 
 
 @pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stalls are noticed, and pauses over, in fractions of a second."""
-    monkeypatch.setattr(http, "Patience", lambda: QUICK)
-    quick = fetch.Retries(attempts=4, first_pause_s=0.01, watch_s=1.0)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses between tries are over in hundredths of a second."""
+    monkeypatch.setattr(http, "Patience", lambda: PATIENT)
+    quick = fetch.Retries(attempts=4, first_pause_s=0.01)
     monkeypatch.setattr(fetch, "Retries", lambda **_: quick)
     monkeypatch.setattr(pull, "Retries", lambda attempts: attrs.evolve(quick, attempts=attempts))
+
+
+@pytest.fixture
+def hurried(brisk: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stall is noticed within a second, however often that takes on a busy machine."""
+    monkeypatch.setattr(http, "Patience", lambda: HURRIED)
+    quick = fetch.Retries(attempts=30, first_pause_s=0.01, watch_s=1.0)
+    monkeypatch.setattr(fetch, "Retries", lambda **_: quick)

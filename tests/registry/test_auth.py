@@ -23,7 +23,7 @@ from tests.registry.conftest import Artifact, publish
 from tests.registry.faults import Faulty
 from tests.registry.server import PASSWORD, SERVICE, USER, Registry, Tokens, basic
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = pytest.mark.usefixtures("brisk")
 LOGIN = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 

@@ -34,7 +34,7 @@ from tests.unit.images import disks
 
 NAME = "narkatee/sandbox-kvm-image:latest"
 
-pytestmark = pytest.mark.usefixtures("impatient")
+pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def got(
@@ -112,6 +112,7 @@ def test_holes_stay_holes(registry: Registry, layout: Layout, tmp_path: Path) ->
     assert image.disk.read_bytes() == disk.read_bytes()
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     "plan",
     [
