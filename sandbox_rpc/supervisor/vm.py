@@ -78,12 +78,16 @@ class Vm:
     async def watch_network(self) -> None:
         """Keep the network process alive as long as QEMU lives."""
         assert self.net is not None
-        async with anyio.create_task_group() as group:
-            group.start_soon(self.net.watch)
-            await self.ended.wait()
-            group.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            await self.net.end()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self.net.watch)
+                await self.ended.wait()
+                group.cancel_scope.cancel()
+        finally:
+            # The supervisor may be ending already, with its machine.
+            if self.ended.is_set():
+                with anyio.CancelScope(shield=True):
+                    await self.net.end()
 
     async def forward_ssh(self, preferred: int | None, guest_port: int) -> int:
         """Open a loopback port into the guest's SSH; the preferred one if it is free.
