@@ -215,7 +215,9 @@ class _Build:
         overlay = self.place.folder / "overlay.tar"
         overlay.write_bytes(recipe.overlay(variant.name, self.arch, variant.files))
         if variant.packages:
-            await self._inside(["chroot", str(tree), "sh", "-c", recipe.INSTALL])
+            # Maintainer scripts take the environment at its word; this host's TMPDIR is not there.
+            clean = ["env", "-i", *(f"{name}={value}" for name, value in recipe.INSIDE.items())]
+            await self._inside(["chroot", str(tree), *clean, "sh", "-c", recipe.INSTALL])
         await self._inside(["rm", "-rf", "--one-file-system", str(tree / recipe.DEBS)])
         await self._inside(["tar", "-xf", str(overlay), "--no-same-owner", "-C", str(tree)])
         version = kernel_version(tree)

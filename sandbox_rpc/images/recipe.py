@@ -80,7 +80,13 @@ mkdir -p /{DEBS}
 mv /var/cache/apt/archives/*.deb /{DEBS}/
 """
 """Run in the tree before that: packages of variants, to be installed in their copies."""
-INSTALL = f"DEBIAN_FRONTEND=noninteractive dpkg --install /{DEBS}/*.deb"
+INSTALL = f"dpkg --install /{DEBS}/*.deb"
+INSIDE: Mapping[str, str] = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "DEBIAN_FRONTEND": "noninteractive",
+}
+"""All of the environment in which it runs in the tree."""
 
 STOCK_INITRD = """
 set -eu
