@@ -20,7 +20,7 @@ from sandbox_rpc.images.registry import wrong_size
 from sandbox_rpc.images.unpack import Intake, check_room, why
 from sandbox_rpc.protocol.errors import DigestMismatch, DownloadFailed, ImageInvalid
 
-PIECE = 1 << 20
+PIECE = 1 << 18
 
 
 class Source(Protocol):

@@ -18,7 +18,8 @@ from sandbox_rpc.images.manifest import Blob
 from sandbox_rpc.images.reference import Reference
 from sandbox_rpc.protocol.errors import DigestMismatch, DownloadFailed, ImageNotFound
 
-PIECE = 1 << 20
+PIECE = 1 << 18
+"""Bytes. Larger ones are given back to the system each time, and their pages fetched anew."""
 MAX_ERROR = 1 << 16
 MAX_WAIT_S = 60.0
 MEDIA_TYPE = manifest.MANIFEST

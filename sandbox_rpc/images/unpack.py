@@ -304,21 +304,23 @@ class _Sealed:
 
     def __init__(self, source: Any) -> None:
         self._source = source
-        self._tail = b""
+        self._held = b""
         self.is_near_the_end = False
 
     def read(self, count: int) -> bytes:
         """Some bytes; empty behind our frame."""
         if self.is_near_the_end:
             return b""
+        # Whole pieces are held back and handed on, so that none is copied.
         while piece := self._source.read(count):
             assert isinstance(piece, bytes)
-            joined = self._tail + piece
-            self._tail = joined[-TAIL:]
-            if len(joined) > TAIL:
-                return joined[:-TAIL]
+            held, self._held = self._held, piece
+            if len(piece) < TAIL:
+                self._held = held + piece
+            elif held:
+                return held
         self.is_near_the_end = True
-        return self._tail + zstandard.ZstdCompressor().compress(_SEAL)
+        return self._held + zstandard.ZstdCompressor().compress(_SEAL)
 
 
 def why(error: BaseException) -> SandboxError:
