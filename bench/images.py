@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """From a registry to a disk that can be booted, against the tools one would use by hand.
 
-.venv/bin/python bench/images.py IMAGE [--rounds N]
+.venv/bin/python bench/images.py IMAGE [--rounds N] [--oras PROGRAM]
 
 IMAGE is a qcow2 file with a system that has its kernel in /boot, the larger the more it says. It is
 compressed (zstd -3, as the ORAS CLI's users do it), pushed to Debian's docker-registry on loopback,
 and fetched in interleaved rounds:
 
     ours         `sandbox image pull` into an empty cache: download, digest, disk, kernel and initrd
+    the seed's   oras pull; sha256sum; zstd -d --sparse (where --oras names one: Debian 13 has it)
     by hand      curl -o; sha256sum; zstd -d --sparse
     one pipe     curl | tee >(sha256sum) | zstd -d --sparse
 
@@ -46,6 +47,13 @@ curl -sS -o disk.zst {url}
 [ "$(sha256sum <disk.zst | cut -d' ' -f1)" = {digest} ]
 zstd -q -d --sparse disk.zst -o disk.qcow2
 rm disk.zst
+"""
+BY_ORAS = """\
+set -eu
+{oras} pull --plain-http --no-tty {ref}
+[ "$(sha256sum <disk.qcow2.zst | cut -d' ' -f1)" = {digest} ]
+zstd -q -d --sparse disk.qcow2.zst -o disk.qcow2
+rm disk.qcow2.zst
 """
 ONE_PIPE = """\
 set -eu -o pipefail
@@ -120,19 +128,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("image", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--oras", type=Path)
     options = parser.parse_args()
     print(report.conditions(), end="\n\n")
     with tempfile.TemporaryDirectory(dir=ROOT, prefix="sbx-bench-") as name:
         folder = Path(name)
         registry = Registry(folder)
         try:
-            run(options.image.resolve(), options.rounds, folder, registry)
+            run(options.image.resolve(), options.rounds, options.oras, folder, registry)
         finally:
             registry.process.kill()
             registry.process.wait()
 
 
-def run(image: Path, rounds: int, folder: Path, registry: Registry) -> None:
+def run(image: Path, rounds: int, oras: Path | None, folder: Path, registry: Registry) -> None:
     """All rounds."""
     packed = folder / "disk.qcow2.zst"
     subprocess.run(["zstd", "-q", "-3", "-T0", str(image), "-o", str(packed)], check=True)
@@ -158,6 +167,9 @@ def run(image: Path, rounds: int, folder: Path, registry: Registry) -> None:
         "curl; sha256sum; zstd -d": ["bash", "-c", BY_HAND.format(url=url, digest=digest)],
         "curl, tee, sha256sum, zstd -d": ["bash", "-c", ONE_PIPE.format(url=url, digest=digest)],
     }
+    if oras is not None:
+        script = BY_ORAS.format(oras=oras.resolve(), ref=f"{registry.host}/bench:1", digest=digest)
+        ways["oras pull; sha256sum; zstd -d"] = ["bash", "-c", script]
     walls: dict[str, list[float]] = {way: [] for way in ways}
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     cold: list[float] = []
