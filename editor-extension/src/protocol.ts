@@ -484,6 +484,24 @@ export interface PortCloseParams {
   workspace?: string;
 }
 
+/** What to copy into the part of a guest's home folder that outlives a stop. */
+export interface PersistPutParams {
+  /** The sandbox; it need not run. */
+  name: string;
+  /** File or folder on this host. */
+  source: string;
+  /** Where to, relative to the home folder: below one of `Sandbox.persist`. */
+  target: string;
+  /** Token for `$/progress`. */
+  workDoneToken?: number | string;
+}
+
+/** What became of it. */
+export interface PersistPutResult {
+  /** Whether it was copied; else something was there already, and stays as it is. */
+  added: boolean;
+}
+
 /** Which sandboxes to list. */
 export interface ListParams {
   /** Also those that are stopped. Default: `false`. */
@@ -1116,6 +1134,13 @@ export const NetworkResetRequest = new RequestType<NetworkResetParams, NetworkRu
  * @throws SandboxNotFound, WorkspaceRefused, SettingInvalid
  */
 export const NetworkLogRequest = new RequestType<NetworkLogParams, NetworkLogEntry[], ErrorData>("network/log");
+
+/**
+ * Copy a file or folder of this host to where a sandbox keeps what outlives a stop: an editor's server, so that its window downloads nothing. Whole or not at all.
+ *
+ * @throws SandboxNotFound, SettingInvalid, PermissionDenied, DiskFull
+ */
+export const PersistPutRequest = new RequestType<PersistPutParams, PersistPutResult, ErrorData>("persist/put");
 
 /** What this host has and lacks. */
 export const HostDoctorRequest = new RequestType0<Doctor, ErrorData>("host/doctor");

@@ -148,7 +148,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting(
         key="persist",
         kind=Kind.TEXT,
-        default=".vscode-server,.vscodium-server,.cursor-server,.windsurf-server,.cache/JetBrains",
+        default=".vscode-server,.vscode-server-insiders,.vscode-server-oss,.vscodium-server,"
+        ".cursor-server,.windsurf-server,.cache/JetBrains",
         # Below the home folder, without a way out; not the workspace, not the keys that let us in.
         pattern=r"(?!(.*[,/])?\.{0,2}([,/]|$))(?!(.*,)?(workspace|\.ssh)([,/]|$))"
         r"[A-Za-z0-9._@+/,-]+",

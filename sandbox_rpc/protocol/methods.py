@@ -151,6 +151,12 @@ REQUESTS = (
         "What went through a sandbox's proxy and what was refused, the latest last.",
         (e.SandboxNotFound, e.WorkspaceRefused, e.SettingInvalid),
     ),
+    Request(
+        "persist/put", t.PersistPutParams, t.PersistPutResult,
+        "Copy a file or folder of this host to where a sandbox keeps what outlives a stop: an "
+        "editor's server, so that its window downloads nothing. Whole or not at all.",
+        (e.SandboxNotFound, e.SettingInvalid, e.PermissionDenied, e.DiskFull), progress=True,
+    ),
     Request("host/doctor", None, t.Doctor, "What this host has and lacks."),
     Request("image/list", None, list[i.Image], "The images of this user."),
     Request(

@@ -293,6 +293,28 @@ class PortCloseParams:
 
 
 @frozen
+class PersistPutParams:
+    """What to copy into the part of a guest's home folder that outlives a stop."""
+
+    name: str
+    """The sandbox; it need not run."""
+    source: str
+    """File or folder on this host."""
+    target: str
+    """Where to, relative to the home folder: below one of `Sandbox.persist`."""
+    work_done_token: int | str | None = None
+    """Token for `$/progress`."""
+
+
+@frozen
+class PersistPutResult:
+    """What became of it."""
+
+    added: bool
+    """Whether it was copied; else something was there already, and stays as it is."""
+
+
+@frozen
 class ListParams:
     """Which sandboxes to list."""
 

@@ -23,7 +23,7 @@ from sandbox_rpc.protocol import network as n
 from sandbox_rpc.protocol import templates as m
 from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol import workspace as w
-from sandbox_rpc.sandboxes import allowlist, audit, images, ports, templates
+from sandbox_rpc.sandboxes import allowlist, audit, images, persist, ports, templates
 from sandbox_rpc.sandboxes.changes import changes
 from sandbox_rpc.sandboxes.doctor import examine
 from sandbox_rpc.sandboxes.find import by_folder
@@ -59,6 +59,7 @@ class Answers:
             "network/block": self.network_block,
             "network/reset": self.network_reset,
             "network/log": self.network_log,
+            "persist/put": self.persist_put,
             "host/doctor": self.doctor,
             "image/list": self.image_list,
             "image/check": self.image_check,
@@ -143,6 +144,16 @@ class Answers:
                 audit.log, self._layout, record, limit=params.limit, only_blocked=params.blocked
             )
         )
+
+    async def persist_put(self, params: t.PersistPutParams, call: Call) -> t.PersistPutResult:
+        """`persist/put`."""
+        call.undo = True
+        record = names.read(self._layout, params.name)
+        with reporting(self._notify, call.token, "Copying into the sandbox") as report:
+            return await persist.put(
+                self._layout, record, params.source, params.target,
+                report=report, cancel=call.cancel,
+            )  # fmt: skip
 
     async def doctor(self, params: object, call: Call) -> t.Doctor:
         """`host/doctor`."""
