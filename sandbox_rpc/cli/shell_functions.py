@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 
 from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.host.program import program
 
 FUNCTIONS = """\
-_sandbox() {{ SANDBOX_CACHE_BASE={base} {python} -P -m sandbox_rpc.cli.main "$@"; }}
+_sandbox() {{ SANDBOX_CACHE_BASE={base} {program} "$@"; }}
 is_kvm_running() {{ _sandbox status "$1" >/dev/null 2>&1; }}
 get_kvm_ssh_port() {{ cat {base}/kvm-vms/"$1"/ssh.port 2>/dev/null || echo ""; }}
 get_kvm_ip() {{ echo localhost; }}
@@ -50,5 +50,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print the functions, for any POSIX shell."""
     base = shlex.quote(str(Layout.of_user().base))
-    print(FUNCTIONS.format(base=base, python=shlex.quote(sys.executable)), end="")
+    print(FUNCTIONS.format(base=base, program=shlex.join(program())), end="")
     return 0

@@ -44,7 +44,9 @@ def main() -> int:
     except ImportError as error:
         missing = ToolMissing(
             f"The Python package {error.name} is not installed, which images from registries need.",
-            hint="Install sandbox-rpc with all it depends on: pip install sandbox-rpc",
+            hint="Install sandbox-rpc with all it depends on: pip install sandbox-rpc; in the "
+            "editor the command Install Packages for the Service does that.",
+            tool="python-packages",
         )
         say({"error": missing.to_wire()})
     except Exception as error:

@@ -7,6 +7,7 @@ the next command, one that nobody has used for a while is closed.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ import anyio.abc
 import anyio.to_thread
 from attrs import define
 
-from sandbox_rpc.protocol.errors import SandboxError, SshUnreachable
+from sandbox_rpc.protocol.errors import SandboxError, SshUnreachable, ToolMissing
 from sandbox_rpc.protocol.streams import Terminal
 from sandbox_rpc.ssh.config import Endpoint
 
@@ -183,6 +184,14 @@ class Login:
 
 
 def _import() -> Callable[..., Awaitable[Connection]]:
-    from sandbox_rpc.ssh.connection import connect
-
+    try:
+        from sandbox_rpc.ssh.connection import connect
+    except ImportError as error:
+        # An editor's extension carries what is pure Python, and offers to install the rest.
+        raise ToolMissing(
+            f"Commands in the guest need a Python package that is not installed: {error.name}.",
+            hint=f"Install it for {sys.executable}: `pip install paramiko`; in the editor the "
+            "command Install Packages for the Service does that. Then stop and start the sandbox.",
+            tool="python-packages",
+        ) from None
     return connect

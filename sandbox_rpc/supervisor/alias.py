@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import suppress
 
 from sandbox_rpc.host import files
+from sandbox_rpc.host.program import program
 from sandbox_rpc.protocol.errors import SandboxError
 from sandbox_rpc.ssh import config
 from sandbox_rpc.supervisor.request import Place
@@ -43,7 +43,4 @@ def remove(place: Place) -> None:
 
 def starter(place: Place) -> list[str]:
     """The command that starts the sandbox and joins stdin and stdout to its SSH port."""
-    return [
-        "env", f"SANDBOX_CACHE_BASE={place.layout.base}",
-        sys.executable, "-P", "-m", "sandbox_rpc.cli.main", "connect", place.name,
-    ]  # fmt: skip
+    return ["env", f"SANDBOX_CACHE_BASE={place.layout.base}", *program(), "connect", place.name]

@@ -83,6 +83,8 @@ async def make_identity(
             host_key=pair.private,
             host_key_file=image.host_key_file,
             environment={
+                # An editor that finds no language here sets its own, which this guest may not have.
+                "LANG": "C.UTF-8",
                 "SANDBOX_CONTAINER": place.name,
                 **(guest.proxy_environment(PROXY_URL) if settings.network is Network.PROXY else {}),
                 **supplied.packages.environment,
