@@ -16,6 +16,8 @@ COMMANDS = {
     "port": "reach a port of a running sandbox from this host",
     "proxy": "allow and block hosts for a sandbox's proxy, and see where it went",
     "changes": "show what a sandbox left in its folder for this host to run",
+    "code": "open a folder in its sandbox, in VS Code, Cursor or VSCodium",
+    "idea": "open a folder in its sandbox, in JetBrains Gateway",
     "console": "attach to the serial console",
     "image": "build, list and remove images",
     "template": "list, build and remove the saved machines that sandboxes start from",

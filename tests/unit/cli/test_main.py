@@ -11,7 +11,7 @@ from sandbox_rpc import __version__, cli
 from sandbox_rpc.cli import commands, main, run
 
 FOLDER = Path(cli.__path__[0])
-NOT_COMMANDS = {"__init__", "commands", "main", "run", "show", "target"}
+NOT_COMMANDS = {"window", "__init__", "commands", "main", "run", "show", "target"}
 """Modules that commands share."""
 ALL = [*commands.COMMANDS, *commands.HIDDEN, commands.DEFAULT]
 
