@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/settings.md and docs/errors.md from the tables in the source.
+"""Write docs/settings.md, docs/errors.md and the editor's settings from the tables in the source.
 
 python docs/generate.py            writes them
 python docs/generate.py --check    prints what would change; exit status 1 where anything would
@@ -19,6 +19,7 @@ from pathlib import Path
 DOCS = Path(__file__).resolve().parent
 sys.path.insert(0, str(DOCS.parent))
 
+from docs import editor  # noqa: E402
 from sandbox_rpc.config import size  # noqa: E402
 from sandbox_rpc.config.setting import Folder, Kind, Setting, written  # noqa: E402
 from sandbox_rpc.config.settings import SETTINGS  # noqa: E402
@@ -200,14 +201,21 @@ def first_line(error: type[SandboxError]) -> str:
 PAGES = {"settings.md": settings_page, "errors.md": errors_page}
 
 
+def pages(folder: Path) -> Iterator[tuple[str, Path, str]]:
+    """Name, file and content of all that is written from the tables."""
+    for name, page in PAGES.items():
+        yield name, folder / name, page()
+    for name, content in editor.files():
+        yield name, editor.ROOT / name, content
+
+
 def drift(folder: Path = DOCS) -> Iterator[str]:
     """Lines of a diff from what is written in `folder` to what should be; none where all agrees."""
-    for name, page in PAGES.items():
-        file = folder / name
+    for name, file, content in pages(folder):
         is_now = file.read_text(encoding="utf-8") if file.exists() else ""
         yield from difflib.unified_diff(
             is_now.splitlines(),
-            page().splitlines(),
+            content.splitlines(),
             f"{name} (written)",
             f"{name} (source)",
             "",
@@ -227,8 +235,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
             return 1
         return 0
-    for name, page in PAGES.items():
-        (DOCS / name).write_text(page(), encoding="utf-8")
+    for _, file, content in pages(DOCS):
+        file.write_text(content, encoding="utf-8")
     return 0
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
+from release.npm import packages
 from tests.protocol.check import ROOT, SCHEMA
-from tests.protocol.npm import packages
 
 MODEL: dict[str, Any] = json.loads((ROOT / "protocol/metaModel.json").read_text())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.protocol.npm import EXTENSION, environment, packages
+from release.npm import EXTENSION, environment, packages
 
 CLIENT = """
 import type { MessageConnection } from "vscode-jsonrpc";

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
+from release import npm
 from sandbox_rpc.host import locks
 from tests.contract.service import SERVE, Message, Service
-from tests.protocol import npm
 from tests.protocol.check import EXAMPLES, problems, read
 from tests.protocol.replay import replay
 from tests.vm.conftest import Running

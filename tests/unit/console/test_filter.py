@@ -2,39 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
 from sandbox_rpc.console.filter import MAX_SEQUENCE, Filter
 
-HARMLESS = [
-    b"plain text\r\n",
-    "caf\u00e9 \u2713 \U0001f600".encode(),
-    b"\x1b[31mred\x1b[0m",
-    b"\x1b[38;2;1;2;3mtrue colour\x1b[m",
-    b"\x1b[2J\x1b[H\x1b[?25l\x1b[?1049h",
-    b"\x1b[10;20H\x1b[K",
-    b"\x1b7\x1b8\x1bM\x1b(B\x1b=",
-    b"bell \x07 backspace \x08 tab \t",
-]
-HARMFUL = {
-    "clipboard": b"\x1b]52;c;ZWNobyBoaQ==\x07",
-    "clipboard, other end": b"\x1b]52;c;ZWNobyBoaQ==\x1b\\",
-    "title": b"\x1b]0;evil\x07",
-    "colour query": b"\x1b]11;?\x07",
-    "attributes query": b"\x1b[c",
-    "secondary attributes": b"\x1b[>c",
-    "cursor report": b"\x1b[6n",
-    "window title report": b"\x1b[21t",
-    "terminal parameters": b"\x1b[x",
-    "mode query": b"\x1b[?2004$p",
-    "version query": b"\x1b[>q",
-    "keyboard query": b"\x1b[?u",
-    "status string": b"\x1bP$qm\x1b\\",
-    "application command": b"\x1b_Gi=1,a=q\x1b\\",
-    "privacy message": b"\x1b^x\x1b\\",
-    "identify": b"\x1bZ",
-    "answerback": b"\x05",
-}
+EXAMPLES = json.loads((Path(__file__).parents[2] / "console-filter.json").read_text())
+"""Shared with the editor's filter; text is Latin-1."""
+HARMLESS = [text.encode("latin-1") for text in EXAMPLES["harmless"]]
+HARMFUL = {name: text.encode("latin-1") for name, text in EXAMPLES["harmful"].items()}
 
 
 @pytest.mark.parametrize("data", HARMLESS)

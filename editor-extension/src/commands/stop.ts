@@ -1,0 +1,65 @@
+/** Stop and Restart; both first say what is lost. */
+import * as vscode from "vscode";
+
+import type { Context } from "../context";
+import * as problem from "../problem";
+import { type Sandbox, SandboxStopRequest, type StartParams } from "../protocol";
+import { losses } from "../words";
+import { enter, type Parts, start, withSteps } from "./open";
+import { meant } from "./target";
+
+export async function stop({ context }: Parts): Promise<void> {
+  const sandbox = await running(context);
+  if (!sandbox || !(await agreed("Stop", sandbox))) return;
+  await end(context, sandbox);
+}
+
+export async function restart(parts: Parts): Promise<void> {
+  const { context } = parts;
+  const sandbox = await running(context);
+  if (!sandbox || !(await agreed("Restart", sandbox))) return;
+  if (!(await end(context, sandbox))) return;
+  // What was asked for at the start that is being repeated.
+  const again: Partial<StartParams> = sandbox.network ? { network: sandbox.network } : {};
+  const next = await start(parts, sandbox.workspace, again);
+  if (!next) return;
+  if (context.here.kind === "inside") return;
+  const reopen = "Reopen";
+  const chosen = await vscode.window.showInformationMessage(
+    `${next.name} runs again. A remote window of before has lost its machine.`,
+    reopen,
+  );
+  if (chosen === reopen) await enter(parts, next);
+}
+
+async function running(context: Context): Promise<Sandbox | undefined> {
+  if (context.here.kind === "elsewhere") {
+    void vscode.window.showWarningMessage(context.here.reason);
+    return undefined;
+  }
+  const sandbox = await meant(context);
+  if (!sandbox) void vscode.window.showInformationMessage("No sandbox runs for this folder.");
+  return sandbox;
+}
+
+async function agreed(verb: "Stop" | "Restart", sandbox: Sandbox): Promise<boolean> {
+  const chosen = await vscode.window.showWarningMessage(
+    `${verb} ${sandbox.name}?`,
+    { modal: true, detail: losses(sandbox) },
+    verb,
+  );
+  return chosen === verb;
+}
+
+async function end(context: Context, { name }: Sandbox): Promise<boolean> {
+  try {
+    await withSteps(`Stopping ${name}`, async (report, token) =>
+      context.server.insist(SandboxStopRequest, { name }, { token, progress: report }),
+    );
+    context.look();
+    return true;
+  } catch (error) {
+    if (!problem.isCancelled(error)) await problem.show(context, error, "stop");
+    return false;
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * A private virtual environment, for what needs compiled packages: commands in the guest by the
+ * service, and downloads of images. Starting, stopping and the console do without.
+ */
+import { execFile } from "node:child_process";
+import * as fs from "node:fs/promises";
+import * as path from "node:path";
+
+/** What the bundle cannot carry: built for one version of Python and one processor. */
+export const COMPILED = ["paramiko>=5.1,<6", "zstandard>=0.22"] as const;
+const FOLDER = "environment";
+const MARK = "complete";
+
+/**
+ * Its interpreter; undefined where it was never made, or not to the end, or for another interpreter
+ * than the user has `chosen` now.
+ */
+export async function environmentPython(
+  storage: string,
+  chosen: string,
+): Promise<string | undefined> {
+  const folder = path.join(storage, FOLDER);
+  try {
+    const made = await fs.readFile(path.join(folder, MARK), "utf8");
+    return made === mark(chosen) ? path.join(folder, "bin", "python3") : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Make it with pip as this host has it configured. */
+export async function makeEnvironment(
+  storage: string,
+  python: string,
+  chosen: string,
+  report: (step: string) => void,
+  signal: AbortSignal,
+): Promise<string> {
+  const folder = path.join(storage, FOLDER);
+  await fs.rm(folder, { recursive: true, force: true });
+  await fs.mkdir(storage, { recursive: true });
+  try {
+    report("Making a virtual environment");
+    await run(python, ["-m", "venv", folder], signal);
+    const inside = path.join(folder, "bin", "python3");
+    report("Installing packages");
+    await run(
+      inside,
+      ["-m", "pip", "install", "--disable-pip-version-check", "--no-input", ...COMPILED],
+      signal,
+    );
+    await fs.writeFile(path.join(folder, MARK), mark(chosen));
+    return inside;
+  } catch (error) {
+    await fs.rm(folder, { recursive: true, force: true });
+    throw error;
+  }
+}
+
+function mark(chosen: string): string {
+  return [chosen, ...COMPILED].join("\n");
+}
+
+function run(command: string, args: readonly string[], signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const env = { ...process.env, PIP_USER: "0", PYTHONPATH: "" };
+    execFile(command, args, { cwd: "/", env, signal }, (error, out, err) => {
+      if (!error) return resolve();
+      const words = `${out}\n${err}`.trim().split("\n").slice(-3).join(" / ");
+      // No address of a registry in a message.
+      reject(new Error(words.replaceAll(/\w+:\/\/\S+/g, "(address)") || error.message));
+    });
+  });
+}
