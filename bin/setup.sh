@@ -192,6 +192,8 @@ set_up_run() { set_up stamp .; }
 set_up_test() {
     # shellcheck disable=SC2046
     set_up stamp-test '.[test]' $(
+        has chromium || echo chromium
+        { has g++ && has make; } || echo g++ make
         has docker-registry || echo docker-registry
         has git || echo git
         has jq || echo jq
