@@ -132,8 +132,8 @@ class Pool:
                 self._group.start_soon(self._log_in, self._login)
             login = self._login
             await login.done.wait()
-            if login.error is not None:
-                raise type(login.error)(login.error.message, hint=login.error.hint)
+            if (error := login.error) is not None:
+                raise type(error)(error.message, hint=error.hint, **error.details)
 
     async def _log_in(self, login: Login) -> None:
         try:

@@ -36,7 +36,11 @@ wait(told("network offline"), "the network")
 say("started", { line = SandboxStatusline() })
 
 vim.cmd("SandboxTerminal")
-local buffer = vim.api.nvim_get_current_buf()
+local buffer
+wait(function()
+  buffer = vim.api.nvim_get_current_buf()
+  return vim.bo[buffer].buftype == "terminal"
+end, "the terminal")
 local function screen()
   return table.concat(vim.api.nvim_buf_get_lines(buffer, 0, -1, false), "\n")
 end

@@ -56,7 +56,7 @@ def test_a_life_by_the_bundled_service(libs: Path, make_host: MakeHost) -> None:
 
     def hear(method: str, params: Any) -> None:
         if method == "console/output":
-            heard.extend(base64.b64decode(params["data"]))
+            heard.extend(base64.b64decode(params.data))
 
     with Client([*words, BARE, "-P", "-m", "sandbox_rpc", "--stdio"]) as client:
         client.listen(hear)

@@ -104,7 +104,12 @@ def test_cancel_leaves_nothing(story: Story, person: Host) -> None:
     window.wait_status(OFF)
     home, room = person.home_of(NAME), person.room_of(NAME)
     wait_for(lambda: not locks.is_held(home.vm_lock), "the end of QEMU")
-    wait_for(lambda: not room.folder.exists(), "the end of the room")
+    try:
+        wait_for(lambda: not room.folder.exists(), "the end of the room")
+    except AssertionError as error:
+        left = sorted(map(str, room.folder.rglob("*")))
+        log = person.home_of(NAME).supervisor_log.read_text()[-3000:]
+        raise AssertionError(f"{error}: {left}\n{log}") from None
 
 
 def test_the_folder_opens_in_a_window_of_its_machine(
@@ -243,7 +248,7 @@ def test_a_killed_service_is_replaced(story: Story, person: Host) -> None:
 def test_a_port_is_offered_and_not_forwarded_by_itself(story: Story, person: Host) -> None:
     """Only after a yes is it there."""
     person.sh(
-        NAME, "cd workspace && setsid python3 -m http.server 3000 </dev/null >/dev/null 2>&1 &"
+        NAME, "cd workspace && setsid -f python3 -m http.server 3000 </dev/null >/dev/null 2>&1"
     )
     toast = story.window.toast("listens on port 3000", 120_000)
     assert person.json("status", NAME).get("forwards", []) == []
