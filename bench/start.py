@@ -1,31 +1,28 @@
 #!/usr/bin/env python3
-"""A cold start, from the request to a proven login, against QEMU without this program.
+"""Starts, from the request to a proven login: ours, and QEMU without this program.
 
 .venv/bin/python bench/start.py [--rounds N] [--accelerator auto|kvm|tcg]
 
 Four ways in interleaved rounds, so that whatever else the machine does meets them all:
 
-    ours         `sandbox start FOLDER`, until it returns
-    bare         a shell script: qemu-img, QEMU with the same options and files and no box, and ssh
-                 again and again until `true` has run; keys and credentials are made beforehand
-    plain        `sandbox start --image local/debian-13:plain`: Debian's own initrd and units
-    plain, bare  the same with the script, asking once a second as the seed did
+    (a) plain   a shell script boots QEMU with Debian's own initrd and units, and asks ssh once a
+                second, as the seed's wait_for_ssh did
+    (b) cold    `sandbox/start` with warm = never, over the real service on stdio
+    (c) warm    `sandbox/start` from a template, over the same
+    (d) bare    a shell script restores QEMU, with the same options, from a machine that was saved
+                with its identity in it, and runs `ssh true` once: no program can be faster
 
-Both images come from one tree of packages; they are built where the cache has none (minutes).
-Nothing of it touches the user's own sandboxes: SANDBOX_BENCH_CACHE names the cache base, by default
-a folder below /var/tmp that is kept for the next run.
+Beside them, `bare cold` is (b) by the script. The images come from one tree of packages; they are
+built where the cache has none (minutes). Nothing of it touches the user's own sandboxes:
+SANDBOX_BENCH_CACHE names the cache base, by default a folder below /var/tmp that is kept for the
+next run.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
-import shlex
 import shutil
-import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -36,53 +33,24 @@ from pathlib import Path
 
 import anyio
 import report
+from bare import bare
 
-from sandbox_rpc.guest import identity as guest
-from sandbox_rpc.guest.identity import Identity
+from sandbox_rpc.client import Client
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build, recipe, reference, store
 from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.protocol import types as t
 from sandbox_rpc.protocol.errors import ImageNotFound
 from sandbox_rpc.protocol.progress import Progress
-from sandbox_rpc.qemu import capabilities, command
-from sandbox_rpc.qemu.box import SECCOMP
-from sandbox_rpc.qemu.machine import WORKSPACE_TAG, Disk, Forward, Machine, Share, UserNetwork
-from sandbox_rpc.ssh import keys
 
-SANDBOX = Path(sys.executable).parent / "sandbox"
-LIMIT_S = 300
 PLAIN = "local/debian-13:plain"
-
-SCRIPT = """\
-set -eu
-qemu-img create -q -f qcow2 -F qcow2 -b {base} overlay.qcow2 {disk_mib}M
-{qemu} </dev/null >qemu.log 2>&1 &
-echo $! >pid
-tries=0
-until ssh -F ssh_config bare true 2>>ssh.log; do
-    tries=$((tries + 1))
-    [ $tries -lt 1000 ] || exit 1
-    kill -0 $(cat pid)
-    sleep {pause}
-done
-"""
-
-SSH_CONFIG = """\
-Host bare
-    HostName 127.0.0.1
-    Port {port}
-    User dev
-    IdentityFile {folder}/client
-    IdentitiesOnly yes
-    IdentityAgent none
-    UserKnownHostsFile {folder}/known_hosts
-    GlobalKnownHostsFile /dev/null
-    StrictHostKeyChecking yes
-    HostKeyAlias bare
-    BatchMode yes
-    ConnectTimeout 5
-    LogLevel ERROR
-"""
+WAYS = {
+    "plain": "(a) plain Debian, a script, ssh once a second",
+    "bare cold": "bare QEMU boots our image, a script",
+    "cold": "(b) `sandbox/start`, `warm = never`",
+    "warm": "(c) `sandbox/start`, from a template",
+    "bare": "(d) bare QEMU restored, one `ssh true`",
+}
 
 
 def images(layout: Layout) -> tuple[StoredImage, StoredImage]:
@@ -107,95 +75,21 @@ def images(layout: Layout) -> tuple[StoredImage, StoredImage]:
     return made[reference.BUILT], made[PLAIN]
 
 
-def ours(environment: Mapping[str, str], folder: Path, *words: str) -> tuple[float, str]:
-    """Seconds of a `sandbox start`, and the accelerator it took."""
+def ours(client: Client, folder: Path, **settings: object) -> tuple[float, t.Sandbox]:
+    """Seconds from the request to the response, and what it said."""
+    params = {"workspace": str(folder), "image": reference.BUILT, **settings}
     began = time.monotonic()
-    done = subprocess.run(
-        [SANDBOX, "start", folder, "--json", "--quiet", *words],
-        env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=True,
-        timeout=LIMIT_S,
-    )  # fmt: skip
+    answer = client.request_raw("sandbox/start", params)
     seconds = time.monotonic() - began
-    value = json.loads(done.stdout)
-    subprocess.run(
-        [SANDBOX, "stop", "--force", value["name"]],
-        env=environment, stdout=subprocess.DEVNULL, check=True,
-    )  # fmt: skip
-    return seconds, value["accelerator"]
-
-
-async def prepare(folder: Path) -> Identity:
-    """Keys and an identity as a start makes them; not part of what is measured."""
-    host = await keys.make_pair("bare", folder)
-    client = await keys.make_pair("bare", folder)
-    (folder / "client").write_text(client.private)
-    (folder / "client").chmod(0o600)
-    (folder / "known_hosts").write_text(f"bare {' '.join(host.public.split()[:2])}\n")
-    return Identity(
-        hostname="bare", machine_id="0123456789abcdef" * 2,
-        authorized_keys=(client.public,), host_key=host.private,
-        environment={"SANDBOX_CONTAINER": "bare"},
-    )  # fmt: skip
-
-
-def bare(
-    layout: Layout, image: StoredImage, accelerator: str, workspace: Path, *, pause: float
-) -> float:
-    """Seconds from the start of a shell script to its first successful login."""
-    qemu = capabilities.find_qemu("", layout.qemu_probe)
-    folder = Path(tempfile.mkdtemp(prefix="bare.", dir=layout.base))
-    try:
-        identity = anyio.run(prepare, folder)
-        files = []
-        for name, value in guest.credentials(identity).items():
-            (folder / f"credential.{name}").write_bytes(guest.smbios(name, value))
-            files.append(f"credential.{name}")
-        port = free_port()
-        machine = Machine(
-            name="bare", uuid="00000000-0000-4000-8000-000000000000",
-            arch=qemu.arch, machine_type=qemu.machine_type,
-            accelerator=command.Accelerator(accelerator), memory_mib=2048, cpus=2,
-            kernel=str(image.kernel), initrd=str(image.initrd),
-            kernel_command_line=image.kernel_command_line,
-            disk=Disk(overlay="overlay.qcow2", base=str(image.disk)),
-            shares=(Share(WORKSPACE_TAG, str(workspace), "none"),),
-            network=UserNetwork((Forward(image.ssh_port, port),)),
-            qmp=1001, agent=1002, serial=1003, console_log="console.log",
-            credential_files=tuple(files), seccomp=SECCOMP,
-        )  # fmt: skip
-        # Sockets that QEMU makes itself, where ours inherits them; all else is the same.
-        argv = [
-            re.sub(r"\bid=(\w+),fd=\d+", r"id=\1,path=\1.sock", word)
-            for word in command.argv(qemu.path, machine)
-        ]
-        (folder / "ssh_config").write_text(SSH_CONFIG.format(port=port, folder=folder))
-        script = SCRIPT.format(
-            base=shlex.quote(str(image.disk)), disk_mib=20480, qemu=shlex.join(argv), pause=pause
-        )
-        began = time.monotonic()
-        try:
-            subprocess.run(
-                ["sh", "-c", script],
-                cwd=folder, stdin=subprocess.DEVNULL, check=True, timeout=LIMIT_S,
-            )  # fmt: skip
-            return time.monotonic() - began
-        finally:
-            os.kill(int((folder / "pid").read_text()), signal.SIGKILL)
-    finally:
-        shutil.rmtree(folder)
-
-
-def free_port() -> int:
-    """A loopback port that was free a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    sandbox = client.status(answer["name"])
+    client.stop(sandbox.name, force=True)
+    return seconds, sandbox
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--accelerator", default="auto", choices=["auto", "kvm", "tcg"])
     options = parser.parse_args()
     base = Path(
@@ -209,46 +103,60 @@ def main() -> None:
     trimmed, plain = images(layout)
     # The workspace may not lie in the cache base.
     outside = Path(tempfile.mkdtemp(prefix="sandbox-bench."))
-    environment = {**os.environ, "SANDBOX_CACHE_BASE": str(base)}
-    environment.pop("SSH_AUTH_SOCK", None)
+    folder = outside / "project"
+    folder.mkdir()
+    environment = {"SANDBOX_CACHE_BASE": str(base), "SSH_AUTH_SOCK": ""}
     conditions = report.conditions()
-    seconds: dict[str, list[float]] = {}
-    accelerator = options.accelerator
+    seconds: dict[str, list[float]] = {name: [] for name in WAYS}
+    phases: dict[str, list[float]] = {}
     try:
-        for number in range(options.rounds):
-            for name, image in (("ours", trimmed), ("plain", plain)):
-                folder = outside / name
-                folder.mkdir(exist_ok=True)
-                taken, accelerator = ours(
-                    environment, folder, "--image", image.ref,
-                    "--accelerator", options.accelerator,
-                )  # fmt: skip
-                seconds.setdefault(name, []).append(taken)
-                label, pause = ("bare", 0.2) if name == "ours" else ("plain, bare", 1.0)
-                seconds.setdefault(label, []).append(
-                    bare(layout, image, accelerator, folder, pause=pause)
-                )
-            now = ", ".join(f"{name} {values[-1]:.1f}" for name, values in seconds.items())
-            print(f"round {number + 1}: {now}", file=sys.stderr)
+        with Client(env=environment) as client:
+            settings = {"accelerator": options.accelerator}
+            _, first = ours(client, folder, **settings)  # makes the template
+            assert first.startup is not None
+            if first.startup.kind is not t.StartKind.WARM:
+                sys.exit(f"this host starts cold: {first.startup.reason}")
+            accelerator = str(first.accelerator)
+            with bare(layout, trimmed, accelerator, folder) as saved:
+                saved.save()
+                for number in range(options.rounds):
+                    with bare(layout, plain, accelerator, folder) as one:
+                        seconds["plain"].append(one.boot(one.machine, 1.0))
+                    with bare(layout, trimmed, accelerator, folder) as one:
+                        seconds["bare cold"].append(one.boot(one.machine, 0.2))
+                    taken, _ = ours(client, folder, warm="never", **settings)
+                    seconds["cold"].append(taken)
+                    taken, sandbox = ours(client, folder, **settings)
+                    assert sandbox.startup is not None
+                    assert sandbox.startup.kind is t.StartKind.WARM, sandbox.startup.reason
+                    seconds["warm"].append(taken)
+                    phased = {one.name: one.seconds for one in sandbox.startup.phases}
+                    phased["(outside the supervisor)"] = taken - sum(phased.values())
+                    for name, value in phased.items():
+                        phases.setdefault(name, []).append(value)
+                    seconds["bare"].append(saved.restore())
+                    now = ", ".join(f"{name} {values[-1]:.1f}" for name, values in seconds.items())
+                    print(f"round {number + 1}: {now}", file=sys.stderr)
     finally:
-        for name in ("sandbox-ours", "sandbox-plain"):
-            subprocess.run(
-                [SANDBOX, "forget", name], env=environment, capture_output=True, check=False
-            )
+        subprocess.run(
+            [sys.executable, "-P", "-m", "sandbox_rpc.cli.main", "forget", "sandbox-project"],
+            env={**os.environ, **environment}, capture_output=True, check=False,
+        )  # fmt: skip
         shutil.rmtree(outside)
     print(f"{conditions} Accelerator {accelerator}, {options.rounds} interleaved rounds.\n")
-    mine = statistics.median(seconds["ours"])
-    what = {
-        "ours": "`sandbox start`",
-        "bare": "bare QEMU, same files and options",
-        "plain": "`sandbox start --image local/debian-13:plain`",
-        "plain, bare": "bare QEMU, untrimmed Debian, ssh once a second",
-    }
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
     rows = [
-        [what[name], report.spread(values), f"{statistics.median(values) / mine:.2f}"]
+        [WAYS[name], report.spread(values, 2), f"{middle[name] / middle['warm']:.2f}"]
         for name, values in seconds.items()
     ]
-    print(report.table(["Way", "Median (least to most), s", "Relative to ours"], rows))
+    print(report.table(["Way", "Median (least to most), s", "Relative to (c)"], rows))
+    print(
+        f"\n(a) / (c) = {middle['plain'] / middle['warm']:.1f}, to hold: at least 10; "
+        f"(c) / (d) = {middle['warm'] / middle['bare']:.2f}, to hold: at most 2.\n"
+    )
+    print("Where (c) is spent:\n")
+    rows = [[name, report.spread(values, 2)] for name, values in phases.items()]
+    print(report.table(["Phase", "Median (least to most), s"], rows))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@
 #   unmount         workspace away: answers clean, detached (it was busy) or absent
 #   winsize SIZE    the console's terminal is "COLUMNS ROWS" large; what runs on it is told
 #   poweroff        answers ok, then an orderly power-off
+#   proceed         somebody has logged in, so what waits for the agent may begin; else it does so
+#                   after SANDBOX_AGENT_PATIENCE seconds
 #   ping            answers ok
 #
 # A line is at most 1 MiB; a longer one is dropped with an error. An answer nobody reads is dropped:
@@ -83,7 +85,7 @@ my $SIGPOWEROFF = 34 + 4;    # SIGRTMIN+4 tells PID 1 to power off: no bus, no A
 
 my ($state, $message) = ('waiting', '');
 my ($port, $connected, $input, $skipping) = (undef, 0, '', 0);
-my ($call, $wake);
+my ($call, $wake, $begin);
 
 # --- the machine ----------------------------------------------------------------------------------
 
@@ -161,7 +163,7 @@ sub apply {
     for (
         [entropy => \&set_entropy], [time => \&set_time], [hostname => \&set_hostname],
         [machine_id => \&set_machine_id], [product_uuid => \&set_product_uuid],
-        [boot_id => \&set_boot_id], [ssh_host_ed25519_key => \&set_host_key],
+        [ssh_host_ed25519_key => \&set_host_key],
         [uid => \&set_ids], [authorized_keys => \&set_authorized_keys],
         [environment => \&set_environment],
     ) {
@@ -169,8 +171,11 @@ sub apply {
         $step->($name, $does, $key{$name}) if defined $key{$name};
     }
     $step->('network', sub { set_network($key{router} // '10.0.2.2', $key{dns} // '10.0.2.3') });
-    notify('READY=1');
+    put_marker();
+    $begin = clock() + ($ENV{SANDBOX_AGENT_PATIENCE} // 0);
+    proceed() if !$ENV{SANDBOX_AGENT_PATIENCE};
     say_line('*', 'reachable');
+    $step->('boot_id', \&set_boot_id, $key{boot_id}) if defined $key{boot_id};
     $step->('managers', \&announce_environment, undef, 1) if defined $key{environment};
     # A guest that gets its packages elsewhere is better than none.
     $step->('supply', \&set_supply, \%key, 1);
@@ -178,6 +183,18 @@ sub apply {
     # What is kept is a comfort, and the guest may have made anything of it.
     $step->('persist', \&mount_persist, $key{persist}, 1) if defined $key{persist};
     return $spent;
+}
+
+# sandbox-sshd serves from now on.
+sub put_marker {
+    mkdir "$root/run/sandbox", 0755;
+    put('/run/sandbox/identified', 0444, '');
+}
+
+# What is ordered after the agent, such as the getty, begins.
+sub proceed {
+    $begin = undef;
+    notify('READY=1');
 }
 
 sub clock {
@@ -458,6 +475,28 @@ sub interface {
 
 sub sockaddr { return pack 'S n a4 x8', 2, 0, join '', map { chr } split /\./, $_[0] }
 
+# Up, which takes its driver a while, and silent: without an address, and without IPv6, which would
+# ask for neighbours and routers that are not there. A template's QEMU has nobody to give a frame to.
+sub raise_card {
+    my $name = interface();
+    if (!defined $name) {
+        finish('/sbin/modprobe', '-q', 'virtio_net');
+        $name = interface() // return;
+    }
+    if (open my $file, '>', "/proc/sys/net/ipv6/conf/$name/disable_ipv6") {
+        print {$file} "1\n";
+    }
+    socket my $socket, 2, 2, 0 or die "socket: $!\n";
+    my $request = sub {
+        my ($what, $value) = @_;
+        ioctl $socket, $what, my $ifreq = pack 'a16 a24', $name, $value or die "$name: $!\n";
+        return $ifreq;
+    };
+    my (undef, $flags) = unpack 'a16 S', $request->($SIOCGIFFLAGS, '');
+    $request->($SIOCSIFFLAGS, pack 'S', $flags | 1) if !($flags & 1);
+    return ($request, $socket);
+}
+
 # By ioctl: networkd would bring up the same address a second later.
 sub set_network {
     my ($router, $dns) = @_;
@@ -466,25 +505,9 @@ sub set_network {
     put('/etc/resolv.conf', 0644, $dns eq '' ? "# no name server\n" : "nameserver $dns\n");
     return if $ENV{SANDBOX_AGENT_NETWORK} && $ENV{SANDBOX_AGENT_NETWORK} eq 'no';
     return if pretended('network', "router=$router");
-    my $name = interface();
-    if (!defined $name) {
-        finish('/sbin/modprobe', '-q', 'virtio_net');
-        $name = interface() // return;
-    }
-    # One static address; a router's advertisement would bring others that lead nowhere.
-    if (open my $file, '>', "/proc/sys/net/ipv6/conf/$name/accept_ra") {
-        print {$file} "0\n";
-    }
-    socket my $socket, 2, 2, 0 or die "socket: $!\n";
-    my $request = sub {
-        my ($what, $value) = @_;
-        ioctl $socket, $what, my $ifreq = pack 'a16 a24', $name, $value or die "$name: $!\n";
-        return $ifreq;
-    };
+    my ($request, $socket) = raise_card() or return;
     $request->($SIOCSIFADDR, sockaddr('10.0.2.15'));
     $request->($SIOCSIFNETMASK, sockaddr('255.255.255.0'));
-    my (undef, $flags) = unpack 'a16 S', $request->($SIOCGIFFLAGS, '');
-    $request->($SIOCSIFFLAGS, pack 'S', $flags | 1);
     return if $router eq '';
     my $any = sockaddr('0.0.0.0');
     my $route = pack 'x8 a16 a16 a16 S x6 x16 S x6 x24 S x6', $any, sockaddr($router), $any, 3, 0, 0;
@@ -511,6 +534,7 @@ sub rest {
     my %files    = map { $_ => 1 } @programs, `ldd @programs 2>/dev/null` =~ m{(/\S+) \(0x}g;
     finish('/bin/sh', '-c', 'cat -- "$@" >/dev/null 2>&1', 'sh', sort keys %files);
     finish('/usr/sbin/runuser', '-l', 'dev', '-c', 'true');
+    raise_card();
     syscall number('sync');
     select undef, undef, undef, 0.1 while busy() && time < $limit;
 }
@@ -691,6 +715,7 @@ my %VERBS = (
     status   => sub { return status() },
     time     => sub { set_time($_[0]); return '' },
     rest     => sub { rest(); return '' },
+    proceed  => sub { return '' },
     unmount  => sub { return unmount_workspace() },
     winsize  => sub { set_size($_[0]); return '' },
     poweroff => sub { return '' },
@@ -700,6 +725,7 @@ my %VERBS = (
 # What may take its time: done when the answer is out.
 my %AFTERWARDS = (
     identity => \&forget_old_journal,
+    proceed  => \&proceed,
     poweroff => sub { pretended('poweroff') or kill $SIGPOWEROFF, 1 },
 );
 
@@ -764,7 +790,13 @@ sub serve {
         }
         vec(my $readable = '', fileno $wake, 1) = 1;
         vec($readable, fileno $port, 1) = 1 if $connected;
-        my $count = select $readable, undef, undef, $connected ? 60 : 1;
+        my $pause = $connected ? 60 : 1;
+        if (defined $begin) {
+            my $left = $begin - clock();
+            $left > 0 or proceed(), next;
+            $pause = $left if $left < $pause;
+        }
+        my $count = select $readable, undef, undef, $pause;
         sysread $wake, my $drained, 4096 if $count > 0 && vec $readable, fileno $wake, 1;
         $connected = receive();
     }

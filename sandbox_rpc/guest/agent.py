@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
@@ -94,6 +95,11 @@ class Agent:
                 refused=True,
             )
         return answer
+
+    async def tell(self, verb: str) -> None:
+        """Send a verb whose answer nobody waits for."""
+        with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
+            await self._stream.send(f"{next(self._ids)} {verb}\n".encode())
 
     async def read(self) -> None:
         """Deliver answers and announcements until the port closes."""

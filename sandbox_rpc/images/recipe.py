@@ -99,7 +99,7 @@ touch var/lib/systemd/linger/dev
 cd etc/systemd/system
 rm -f multi-user.target.wants/ssh.service sockets.target.wants/ssh.socket sshd.service
 mkdir -p sysinit.target.wants
-ln -sf ../sandbox-ssh.socket sysinit.target.wants/sandbox-ssh.socket
+ln -sf ../sandbox-ssh.socket ../sandbox-ssh.service sysinit.target.wants/
 ln -sf ../sandbox-late.service multi-user.target.wants/sandbox-late.service
 ln -sf /usr/lib/systemd/system/multi-user.target default.target
 cd ../../..

@@ -46,7 +46,9 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
                 vm,
                 login.prove(place.home.ssh_config, place.name, timeout_s=max(1.0, left - 1.0)),
             )
-        if not launch.agent:
+        if launch.agent:
+            await vm.agent.tell("proceed")
+        else:
             with steps.step("settle", "Mounting the workspace"):
                 work = settle(place.home.ssh_config, place.name, launch.environment)
                 await unless_ended(vm, work)

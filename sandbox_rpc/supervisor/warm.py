@@ -182,6 +182,7 @@ class Attempt:
             with self.steps.step("login", "Logging in", 90):
                 note = await self.let_in(note, vm)
                 await unless_ended(vm, self.prove())
+                await vm.agent.tell("proceed")
                 await unless_ended(vm, self.told.wait())
             return note, vm
         raise AssertionError  # the group does not swallow anything

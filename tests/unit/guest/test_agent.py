@@ -53,7 +53,7 @@ class Guest:
         self.notify.setblocking(False)
         self.process: subprocess.Popen[bytes] | None = None
 
-    def boot(self, identity: str | None = None) -> None:
+    def boot(self, identity: str | None = None, *, patience: str | None = None) -> None:
         if identity is not None:
             path = self.root / CREDENTIAL
             path.parent.mkdir(parents=True)
@@ -68,6 +68,7 @@ class Guest:
                 "SANDBOX_AGENT_PORT": self.port,
                 "SANDBOX_AGENT_ROOT": str(self.root),
                 "NOTIFY_SOCKET": str(self.root / "notify"),
+                **({} if patience is None else {"SANDBOX_AGENT_PATIENCE": patience}),
             },
         )
 
@@ -135,7 +136,9 @@ class Guest:
 @pytest.fixture
 def guest(tmp_path: Path) -> Iterator[Guest]:
     """A guest's root as the image has it, as far as the agent looks; not booted."""
-    for name in ("etc/ssh", "etc/security", "etc/systemd", "home/dev/workspace", "proc/sys/kernel"):
+    for name in (
+        "etc/ssh", "etc/security", "etc/systemd", "home/dev/workspace", "proc/sys/kernel", "run",
+    ):  # fmt: skip
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\ndev:x:1000:1000::/home/dev:\n")
     (tmp_path / "etc/group").write_text("root:x:0:\ndev:x:1000:\n")
@@ -555,3 +558,29 @@ def test_a_manager_that_does_not_take_it_does_not_stop_a_start(
     guest.line()
     assert guest.identify(IDENTITY)
     assert guest.fields()["state"] == "ready"
+
+
+def test_what_waits_for_the_agent_begins_with_the_first_login(guest: Guest) -> None:
+    """Told by the host; who never hears of a login begins after a while all the same."""
+    for tells in (True, False):
+        guest.boot(patience="600" if tells else "0.2")
+        guest.line()
+        guest.identify(IDENTITY)
+        assert guest.read("run/sandbox/identified") == ""
+        if tells:
+            assert guest.notified() == []
+            assert guest.ask("proceed") == ["7", "ok"]
+            assert guest.ask("proceed") == ["7", "ok"]
+            assert guest.ask("ping") == ["7", "ok"]
+        else:
+            limit = time.monotonic() + LIMIT_S
+            while not (found := guest.notified()):
+                assert time.monotonic() < limit
+                time.sleep(0.02)
+            assert found == ["READY=1"]
+            return
+        assert guest.notified() == ["READY=1"]
+        assert guest.process is not None
+        guest.process.kill()
+        guest.process.wait()
+        guest.rest = b""

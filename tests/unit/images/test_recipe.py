@@ -86,10 +86,16 @@ def test_sshd_reads_one_key_and_takes_no_passwords() -> None:
         assert line in lines
 
 
-def test_connections_wait_for_the_identity() -> None:
-    unit = content("trimmed", "etc/systemd/system/sandbox-ssh@.service")
-    after = next(line for line in unit.splitlines() if line.startswith("After="))
-    assert "sandbox-agent.service" in after.removeprefix("After=").split()
+def test_ssh_and_console_wait_for_the_identity() -> None:
+    """Connections by a program of ours, the console by its order; neither holds up a template."""
+    program = entries("trimmed")["usr/local/sbin/sandbox-sshd"]
+    assert program.mode == 0o755
+    marker = "/run/sandbox/identified"
+    assert marker in content("trimmed", "usr/local/sbin/sandbox-sshd")
+    assert marker in content("base", "usr/local/sbin/sandbox-agent")
+    getty = content("trimmed", "etc/systemd/system/serial-getty@.service").splitlines()
+    assert "After=dev-%i.device sandbox-agent.service" in getty
+    assert not [line for line in getty if line.startswith("Before=") and "getty.target" in line]
     assert "Type=notify" in content("base", "etc/systemd/system/sandbox-agent.service")
 
 
