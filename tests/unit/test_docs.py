@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -51,6 +52,12 @@ def test_check_fails_and_names_the_repair(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(generate, "DOCS", tmp_path)
+    # What is written must not be the tree that the test stands in.
+    for name in (generate.editor.MANIFEST, generate.editor.TABLE):
+        copy = tmp_path / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(generate.editor.ROOT / name, copy)
+    monkeypatch.setattr(generate.editor, "ROOT", tmp_path)
     assert generate.main(["--check"]) == 1
     output = capsys.readouterr()
     assert "+# Settings" in output.out
