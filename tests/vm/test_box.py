@@ -47,8 +47,8 @@ def test_no_privileges(process: Path) -> None:
     assert status["Name"].startswith("qemu-system")
     assert status["NoNewPrivs"] == "1"
     assert status["Seccomp"] == "2"
-    for capabilities in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
-        assert int(status[capabilities], 16) == 0
+    for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
+        assert int(status[name], 16) == 0
 
 
 def test_its_network_namespace_is_empty(process: Path) -> None:

@@ -49,7 +49,8 @@ def supplied(make_host: MakeHost) -> Running:
         path.write_text(text)
     workspace = host.workspace("supplied")
     shutil.copytree(Path(pip.__file__).parent, workspace / "tools" / "pip")
-    return Running(host, workspace, host.start(workspace))
+    # Cold, since what it was handed can be looked at then; a warm one gets the same by its port.
+    return Running(host, workspace, host.start(workspace, "--warm", "never"))
 
 
 def with_token(url: str) -> str:
