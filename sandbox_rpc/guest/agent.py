@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import secrets
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class Agent:
 
     def __init__(self, stream: anyio.abc.SocketStream) -> None:
         self._stream = stream
+        # A late answer to a supervisor that has died must not pass for one to its successor.
+        self._life = secrets.token_hex(4)
         self._ids = itertools.count(1)
         self._waiting: dict[str, tuple[anyio.Event, list[tuple[bool, bytes]]]] = {}
         self._settled = anyio.Event()
@@ -71,7 +74,7 @@ class Agent:
             GuestFailed: the agent has gone, or did not answer in time; or it refused, and the
                 error's details have `refused`.
         """
-        id_, done = str(next(self._ids)), anyio.Event()
+        id_, done = self._new_id(), anyio.Event()
         reply: list[tuple[bool, bytes]] = []
         self._waiting[id_] = done, reply
         line = f"{id_} {verb}".encode()
@@ -99,7 +102,7 @@ class Agent:
     async def tell(self, verb: str) -> None:
         """Send a verb whose answer nobody waits for."""
         with suppress(anyio.BrokenResourceError, anyio.ClosedResourceError):
-            await self._stream.send(f"{next(self._ids)} {verb}\n".encode())
+            await self._stream.send(f"{self._new_id()} {verb}\n".encode())
 
     async def read(self) -> None:
         """Deliver answers and announcements until the port closes."""
@@ -123,6 +126,9 @@ class Agent:
         """Ask for the state: a supervisor that takes over has missed the announcements."""
         answer = await self.ask("status", timeout_s=30)
         self._learn(answer)
+
+    def _new_id(self) -> str:
+        return f"{self._life}.{next(self._ids)}"
 
     def _take(self, line: bytes) -> None:
         head, _, rest = line.partition(b" ")

@@ -100,10 +100,9 @@ async def from_kernel(
         note = await power_on(ground, ground.view(image), describe, note, store)
         assert note.process is not None
         vm = await attach(place.room, note.process, group, agent=image.agent)
-        vm.net = await open_network(ground, wish, image.ssh_port)
-        if vm.net is not None:
-            group.start_soon(vm.watch_network)
-            store.change(box=[*store.sandbox.box, *vm.net.layers()])
+        if (network := await open_network(ground, wish, image.ssh_port)) is not None:
+            vm.plug(network, group)
+            store.change(box=[*store.sandbox.box, *network.layers()])
         for path in told.files:
             # QEMU has them in its memory; the host key's private half need not lie about.
             (place.room.qemu / path).unlink(missing_ok=True)

@@ -209,10 +209,10 @@ class Supervisor:
         what = net.wish(note.request.settings, self._place.room, note.pins)
         what = what._replace(dhcp=note.foreign)
         port = names.read(self._place.layout, self._place.name).last_port
-        vm.net = await net.Net.adopt(
+        found = await net.Net.adopt(
             self._place.room, what, preferred=port, guest_port=note.guest_ssh_port
         )
-        self._group.start_soon(vm.watch_network)
+        vm.plug(found, self._group)
 
     async def _find_port(self, note: Launch, vm: Vm) -> None:
         """Publish the SSH port again where another program took it while nobody held it."""

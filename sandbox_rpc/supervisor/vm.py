@@ -50,6 +50,8 @@ class Vm:
     """Whether QEMU does not run the guest at present."""
     resumed: anyio.Event = field(factory=anyio.Event)
     """Set when it runs it again."""
+    _unplugged: anyio.Event | None = None
+    """Set when nothing more is done for the network; None where nothing ever was."""
 
     async def watch(self) -> None:
         """Follow events and the process to its end."""
@@ -75,19 +77,23 @@ class Vm:
             elif status == "paused":
                 await self.qmp.execute("cont")
 
-    async def watch_network(self) -> None:
-        """Keep the network process alive as long as QEMU lives."""
-        assert self.net is not None
+    def plug(self, net: Net, group: anyio.abc.TaskGroup) -> None:
+        """Take a network, whose process is kept alive as long as QEMU lives."""
+        self.net, self._unplugged = net, anyio.Event()
+        group.start_soon(self._watch_network, net, self._unplugged)
+
+    async def _watch_network(self, net: Net, unplugged: anyio.Event) -> None:
         try:
             async with anyio.create_task_group() as group:
-                group.start_soon(self.net.watch)
+                group.start_soon(net.watch)
                 await self.ended.wait()
                 group.cancel_scope.cancel()
         finally:
             # The supervisor may be ending already, with its machine.
             if self.ended.is_set():
                 with anyio.CancelScope(shield=True):
-                    await self.net.end()
+                    await net.end()
+            unplugged.set()
 
     async def forward_ssh(self, preferred: int | None, guest_port: int) -> int:
         """Open a loopback port into the guest's SSH; the preferred one if it is free.
@@ -133,10 +139,14 @@ class Vm:
             await self.qmp.execute("quit")
         with anyio.move_on_after(3):
             await self.ended.wait()
-            return
-        self.process.kill()
+        if not self.ended.is_set():
+            self.process.kill()
         with anyio.move_on_after(10):
             await self.ended.wait()
+            if self._unplugged is not None:
+                # A network process that was just being replaced would come up in the room of
+                # whatever is started here next.
+                await self._unplugged.wait()
 
     async def _follow_events(self) -> None:
         async for event in self.qmp.events:

@@ -268,8 +268,7 @@ class Attempt:
         """Open the way for SSH."""
         await self.connected.wait()
         if self.net is not None:
-            vm.net = self.net
-            self.group.start_soon(vm.watch_network)
+            vm.plug(self.net, self.group)
             self.store.change(box=[*self.store.sandbox.box, *self.net.layers()])
         note = attrs.evolve(note, host_key=self.host_key, pins=list(self.wish.pins))
         requests.note(self.ground.place.room, note)

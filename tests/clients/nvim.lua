@@ -89,7 +89,7 @@ rpc.notify("initialized", {})
 say("initialized", { server = server.serverInfo.name })
 
 -- Neovim does not call back for a request that was cancelled; the news tell.
-local given_up = ask("sandbox/start", { workspace = env.OTHER, workDoneToken = "other" })
+local given_up = ask("sandbox/start", { workspace = env.OTHER, warm = "never", workDoneToken = "other" })
 wait(function()
   local last = heard.progress[#heard.progress]
   return last and last.phase == "boot"

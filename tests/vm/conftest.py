@@ -5,8 +5,9 @@ Session fixtures
 `built`          the folder `kvm-cache` with the default image, read-only for tests. It is built by
                  the real `sandbox image build`, unless SANDBOX_TEST_CACHE names a cache base whose
                  kvm-cache has the image already.
-`make_host`      `make_host(label, ordinary=False, prefix=()) -> Host`: a new user with everything
-                 of its own; all that it starts is ended at the end of the session, also when tests
+`make_host`      `make_host(label, ordinary=False, prefix=(), own_templates=False) -> Host`: a new
+                 user with everything of its own but the images, and, unless asked for, the
+                 templates; all that it starts is ended at the end of the session, also when tests
                  fail. With `ordinary=True` uid 12345, where the tests run as root. `prefix` goes
                  before every command line.
 `host`           the `Host` of the user who runs the tests (root in CI).
@@ -155,14 +156,24 @@ def make_host(top: Path, built: Path) -> Iterator[MakeHost]:
     made: list[Host] = []
     programs: list[list[str]] = []
 
-    def make(label: str, *, ordinary: bool = False, prefix: Sequence[str] = ()) -> Host:
+    def make(
+        label: str,
+        *,
+        ordinary: bool = False,
+        prefix: Sequence[str] = (),
+        own_templates: bool = False,
+    ) -> Host:
         uid = hosts.ORDINARY if ordinary and os.geteuid() == 0 else None
         program = hosts.our_program()
         if uid is not None:
             if not programs:
                 programs.append(hosts.installation(top))
             program = programs[0]
-        made.append(hosts.make_host(top, label, built, uid=uid, program=program))
+        made.append(
+            hosts.make_host(
+                top, label, built, uid=uid, program=program, own_templates=own_templates
+            )
+        )
         made[-1].prefix[:0] = prefix
         return made[-1]
 

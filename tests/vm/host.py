@@ -289,9 +289,18 @@ def make_top() -> Path:
 
 
 def make_host(
-    top: Path, label: str, cache: Path, *, uid: int | None = None, program: list[str]
+    top: Path,
+    label: str,
+    cache: Path,
+    *,
+    uid: int | None = None,
+    program: list[str],
+    own_templates: bool = False,
 ) -> Host:
-    """A user: with `uid` None the one who runs the tests, else another one, which takes root."""
+    """A user: with `uid` None the one who runs the tests, else another one, which takes root.
+
+    Those who run the tests share one cache, unless they are to have templates of their own.
+    """
     folder = top / label
     me = os.geteuid()
     host = Host(label, folder, me if uid is None else uid, program, [])
@@ -305,7 +314,11 @@ def make_host(
         path.mkdir(mode=mode)
         path.chmod(mode)
         host.give(path)
-    if host.uid == me:
+    if host.uid == me and own_templates:
+        (host.base / "kvm-cache").mkdir(mode=0o700)
+        for name in ("images", "refs"):
+            (host.base / "kvm-cache" / name).symlink_to(cache / name)
+    elif host.uid == me:
         (host.base / "kvm-cache").symlink_to(cache)
     else:
         host.prefix = _become(host)

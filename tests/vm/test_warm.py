@@ -53,7 +53,7 @@ class Warm:
 @pytest.fixture(scope="module")
 def warm(make_host: MakeHost, agent: SshAgent) -> Warm:
     """Its template is there, and some time old; secrets of a user's lie about when it is made."""
-    host = make_host("warm")
+    host = make_host("warm", own_templates=True)
     host.extra |= {"SSH_AUTH_SOCK": str(agent.socket), "A_TOKEN": SECRET}
     found = Warm(host, agent)
     running = found.start(f"work-{SECRET}")

@@ -25,7 +25,7 @@ SIZE = ("--memory", "640M")
 @pytest.fixture(scope="module")
 def scene(make_host: MakeHost) -> Iterator[Scene]:
     """A user whose template is there."""
-    host = make_host("warm-crash")
+    host = make_host("warm-crash", own_templates=True)
     host.run("template", "build")
     with gated(host, host.workspace("clone"), NAME) as scene:
         yield scene
@@ -157,12 +157,7 @@ def alive(pid: int) -> bool:
 
 def test_a_full_disk_while_making_leaves_no_template(make_host: MakeHost) -> None:
     """The guest's memory is a file that cannot grow: the maker's QEMU dies, the start goes on."""
-    host = make_host("warm-full")
-    cache = (host.base / "kvm-cache").resolve()
-    (host.base / "kvm-cache").unlink()
-    (host.base / "kvm-cache").mkdir(mode=0o700)
-    for name in ("images", "refs"):
-        (host.base / "kvm-cache" / name).symlink_to(cache / name)
+    host = make_host("warm-full", own_templates=True)
     staging = host.base / "kvm-cache" / "staging"
     staging.mkdir(mode=0o700)
     if os.geteuid() == 0:

@@ -84,13 +84,29 @@ def test_answers_find_their_questions(tmp_path: Path) -> None:
             asked = b""
             while asked.count(b"\n") < 2:
                 asked += await guest.receive()
-            assert asked == b"1 one cGF5bG9hZA==\n2 two cGF5bG9hZA==\n"
+            (one, *first), (two, *second) = (line.split() for line in asked.splitlines())
+            assert first == [b"one", b"cGF5bG9hZA=="]
+            assert second == [b"two", b"cGF5bG9hZA=="]
             await guest.send(
-                b"\xff\xfe garbage\n\n7 ok " + b64("nobody asked") + b"\n1 ok not-b64!\n"
+                b"\xff\xfe garbage\n\n7 ok " + b64("nobody asked") + b"\n%b ok not-b64!\n" % one
             )
-            for byte in b"2 ok " + b64("B") + b"\n1 ok " + b64("A") + b"\n":
+            for byte in b"%b ok %b\n%b ok %b\n" % (two, b64("B"), one, b64("A")):
                 await guest.send(bytes([byte]))
         assert answers == {"one": b"A", "two": b"B"}
+
+    talk(tmp_path, test)
+
+
+def test_ids_are_this_conversations_own(tmp_path: Path) -> None:
+    """A guest may still owe an answer to a supervisor that has died: its successor waits on."""
+
+    async def test(host: Agent, guest: anyio.abc.SocketStream) -> None:
+        ids = set()
+        for number in range(2):
+            other = Agent(host._stream)
+            await (host if number else other).tell("proceed")
+            ids.add((await guest.receive()).split()[0])
+        assert len(ids) == 2
 
     talk(tmp_path, test)
 
@@ -106,8 +122,8 @@ def test_refusal_silence_and_end(tmp_path: Path) -> None:
                     await host.ask("unmount", timeout_s=10)
 
             group.start_soon(refused)
-            await guest.receive()
-            await guest.send(b"1 error " + b64("busy") + b"\n")
+            id_, _ = (await guest.receive()).split()
+            await guest.send(id_ + b" error " + b64("busy") + b"\n")
         with pytest.raises(GuestFailed, match="did not answer `ping`"):
             await host.ask("ping", timeout_s=0.05)
         await guest.aclose()

@@ -21,6 +21,9 @@ from sandbox_rpc.supervisor.state import Store
 from sandbox_rpc.supervisor.usernet import LOOPBACK, PRIVILEGED, UserNet
 from tests.unit.network.lab import QEMU, wait_for
 
+SO_ACCEPTCON = 1 << 16
+"""Of a unix socket's flags in /proc/net/unix."""
+
 
 @pytest.fixture
 def monitor(tmp_path: Path) -> Iterator[Path]:
@@ -34,11 +37,17 @@ def monitor(tmp_path: Path) -> Iterator[Path]:
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     try:
-        wait_for(path.exists, "its socket")
+        # It exists a moment before anybody listens.
+        wait_for(lambda: accepts(path), "its socket")
         yield path
     finally:
         process.kill()
         process.wait()
+
+
+def accepts(path: Path) -> bool:
+    rows = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(row[-1] == str(path) and int(row[3], 16) & SO_ACCEPTCON for row in rows[1:])
 
 
 def play(path: Path, scene: Callable[[UserNet, Ports, Store], Awaitable[None]]) -> None:
@@ -128,7 +137,8 @@ def test_a_qemu_without_such_a_network(tmp_path: Path) -> None:
         assert store.sandbox.forwards == []
 
     try:
-        wait_for(path.exists, "its socket")
+        # It exists a moment before anybody listens.
+        wait_for(lambda: accepts(path), "its socket")
         play(path, scene)
     finally:
         process.kill()
