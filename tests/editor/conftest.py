@@ -94,8 +94,8 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def person(make_host: MakeHost) -> Host:
-    """The user at the editor."""
-    return make_host("person")
+    """The user at the editor; their first start makes a template."""
+    return make_host("person", own_templates=True)
 
 
 @pytest.fixture(scope="session")
