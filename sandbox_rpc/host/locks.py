@@ -20,13 +20,14 @@ RETRY_S = 0.05
 _EXCLUSIVE = re.compile(r"^lock:.*FLOCK.*WRITE", re.MULTILINE)
 
 
-def acquire(path: Path, *, shared: bool = False) -> int | None:
+def acquire(path: Path, *, shared: bool = False, make: bool = True) -> int | None:
     """The descriptor of the lock at `path`, or None where another open file holds it.
 
-    The file is made where it is missing. The descriptor is closed on exec; pass it with `pass_fds`
-    to hand the lock to a child.
+    The file is made where it is missing, unless `make` is off: then that is a FileNotFoundError.
+    The descriptor is closed on exec; pass it with `pass_fds` to hand the lock to a child.
     """
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    create = os.O_CREAT if make else 0
+    fd = os.open(path, os.O_RDWR | create | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 from attrs import frozen
 
 from sandbox_rpc.host import files, process, sockets
@@ -118,9 +119,12 @@ async def launch(
 
 async def _qemus_pid(read: int, monitor: subprocess.Popen[bytes], room: Room) -> int:
     try:
-        return await anyio.to_thread.run_sync(child_pid, read)
+        # Not to be cancelled: a QEMU whose pid nobody knows would be ended by nobody.
+        with anyio.CancelScope(shield=True):
+            pid = await anyio.to_thread.run_sync(child_pid, read)
     except (ValueError, KeyError):
         raise _failed(monitor, room) from None
+    return pid
 
 
 def _failed(child: subprocess.Popen[bytes], room: Room) -> QemuFailed:

@@ -121,7 +121,7 @@ async def request_start(
     """Have the sandbox's supervisor start it; a supervisor that is just ending is replaced."""
     deaths = 0
     for _ in range(ATTEMPTS):
-        if cancel is not None and cancel.is_set():
+        if cancel is not None and cancel.is_set() and not deaths:
             raise RequestCancelled
         await spawn.ensure(layout, record.name)
         try:
@@ -131,6 +131,7 @@ async def request_start(
                 convert.to_wire(request),
                 report=report,
                 cancel=cancel,
+                sent_before=deaths > 0,
             )
         except SandboxNotRunning:
             await anyio.sleep(PAUSE_S)  # it is just ending

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 
 import anyio
 
@@ -34,7 +35,8 @@ def main() -> int:
     lock = locks.acquire(place.home.supervisor_lock)
 
     def announce(word: bytes = READY) -> None:
-        os.write(options.announce, word + b"\n")
+        with suppress(OSError):  # who started us may have died; the machine is for whoever comes
+            os.write(options.announce, word + b"\n")
         os.close(options.announce)
 
     if lock is None:

@@ -26,6 +26,7 @@ async def ask(
     *,
     report: Report = silent,
     cancel: anyio.Event | None = None,
+    sent_before: bool = False,
     hear: Hear | None = None,
     meanwhile: Callable[[Peer], Coroutine[Any, Any, None]] | None = None,
 ) -> object:
@@ -33,6 +34,8 @@ async def ask(
 
     Setting `cancel` asks it to undo the work; the call then ends with `RequestCancelled` once
     nothing is left. Being cancelled itself, or killed, only loses the connection: the work goes on.
+    With `sent_before`, a supervisor that has died may have begun with it, so its successor is asked
+    to undo it even where `cancel` is set already.
     `hear` takes what the supervisor tells, `meanwhile` may tell it more until the answer comes.
 
     Raises:
@@ -74,7 +77,7 @@ async def ask(
             check_greeting(greetings, home.folder.name)
             ids: list[int] = []
             if cancel is not None:
-                if cancel.is_set():
+                if cancel.is_set() and not sent_before:
                     raise RequestCancelled
                 group.start_soon(_forward_cancel, peer, cancel, ids)
 

@@ -7,16 +7,16 @@ only, sees the allowlist's folder read-only, and reads it again whenever it chan
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import os
 import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 
 from sandbox_rpc.host import files, process
 from sandbox_rpc.host.paths import ProxyHome
@@ -27,7 +27,12 @@ from sandbox_rpc.network.proxy.groups import REGISTRIES, parsed
 from sandbox_rpc.network.proxy.hostname import authority
 from sandbox_rpc.network.proxy.rules import parse, parse_rule
 from sandbox_rpc.network.proxy.settings import Wish
-from sandbox_rpc.protocol.errors import BuildFailed, NetworkFailed, ToolMissing
+from sandbox_rpc.protocol.errors import (
+    BuildFailed,
+    NetworkFailed,
+    SandboxError,
+    ToolMissing,
+)
 from sandbox_rpc.protocol.progress import Progress, Report, silent
 
 log = logging.getLogger(__name__)
@@ -52,8 +57,12 @@ class Container:
     """The container of one machine."""
 
     def __init__(self, name: str, wish: Wish, build_mirror: str = "") -> None:
-        self._name = f"sandbox-proxy-{name}"
         self._home = ProxyHome(Path(wish.folder))
+        # Other users of the same docker, and other cache bases, may have a sandbox of this name.
+        whose = hashlib.sha256(f"{os.getuid()} {wish.folder}".encode()).hexdigest()[:8]
+        self._name = f"sandbox-proxy-{name}-{whose}"
+        self.life = 0
+        """Counts its starts."""
         self._wish = wish
         self._mirror = build_mirror
         found = shutil.which("podman") or shutil.which("docker")
@@ -100,6 +109,7 @@ class Container:
         """
         if not self._is_ready:
             await self.ready()
+        self.life += 1
         await self.stop()
         self.write()
         words = [
@@ -121,13 +131,26 @@ class Container:
 
     async def follow(self) -> None:
         """Tell it of each change of the allowlist; until cancelled."""
-        with open_watch() as watch:
-            watch.add_folder(self._home.folder, written=True)
-            while True:
-                changed = {path.name for path, _ in await watch.next()}
-                if changed & {self._home.allowlist.name, self._home.once.name}:
-                    self.write()
-                    await self._try([*self._program, "kill", "--signal", "USR1", self._name])
+        try:
+            with open_watch() as watch:
+                watch.add_folder(self._home.folder, written=True)
+                while True:
+                    changed = {path.name for path, _ in await watch.next()}
+                    if changed & {self._home.allowlist.name, self._home.once.name}:
+                        await self._reload()
+        except OSError as error:
+            log.warning("changes of the allowlist are not followed: %s", error)
+
+    async def _reload(self) -> None:
+        try:
+            self.write()
+        except SandboxError as error:
+            log.warning("the allowlist does not reach the container: %s", error)
+        await self._try([*self._program, "kill", "--signal", "USR1", self._name])
+
+    async def ended(self) -> None:
+        """Wait until it runs no more."""
+        await self._try([*self._program, "wait", self._name], None)
 
     async def stop(self) -> None:
         """End it; one that is not there has ended."""
@@ -181,20 +204,17 @@ class Container:
                 raise BuildFailed(f"The container's image cannot be stored: {_last(done)}")
 
     async def _try(
-        self, words: Sequence[str], limit_s: float = LIMIT_S
+        self, words: Sequence[str], limit_s: float | None = LIMIT_S
     ) -> subprocess.CompletedProcess[bytes]:
-        def run() -> subprocess.CompletedProcess[bytes]:
+        """Run a program; cancelling ends it, and so does the limit, None: none."""
+        with anyio.move_on_after(limit_s):
             try:
-                return subprocess.run(
-                    words, stdin=subprocess.DEVNULL, capture_output=True, timeout=limit_s,
-                    check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                return subprocess.CompletedProcess(words, 1, b"", b"it takes too long")
+                return await anyio.run_process(
+                    words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False
+                )
             except OSError as error:
                 return subprocess.CompletedProcess(words, 1, b"", str(error).encode())
-
-        return await anyio.to_thread.run_sync(partial(run))
+        return subprocess.CompletedProcess(words, 1, b"", b"it takes too long")
 
 
 def _last(done: subprocess.CompletedProcess[bytes]) -> str:

@@ -9,7 +9,13 @@ import anyio
 
 from sandbox_rpc.console import hub
 from sandbox_rpc.host import files, names
-from sandbox_rpc.protocol.errors import QemuFailed, SandboxError, StartTimeout
+from sandbox_rpc.protocol.errors import (
+    GuestFailed,
+    QemuFailed,
+    SandboxError,
+    SshUnreachable,
+    StartTimeout,
+)
 from sandbox_rpc.protocol.types import Sandbox, Ssh, StartKind, Startup, State
 from sandbox_rpc.ssh import config, login
 from sandbox_rpc.supervisor import alias
@@ -122,8 +128,13 @@ async def unless_ended(vm: Vm, work: Awaitable[T]) -> T:
         group.start_soon(do, group.cancel_scope)
         await vm.ended.wait()
         group.cancel_scope.cancel()
-    if failure:
-        raise failure[0]
+    if isinstance(failed := failure[0] if failure else None, GuestFailed | SshUnreachable):
+        # A QEMU that dies closes its sockets a moment before it is gone.
+        await anyio.sleep(0.05)
+        with anyio.move_on_after(0.0 if vm.qmp.is_open else 1.0):
+            await vm.ended.wait()
+    if failed is not None and not vm.ended.is_set():
+        raise failed
     if not result:
         raise QemuFailed(
             f"QEMU ended while the guest was starting ({vm.reason or 'without a word'}).",

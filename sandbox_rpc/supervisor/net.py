@@ -13,6 +13,7 @@ import anyio.to_thread
 
 from sandbox_rpc.config.choices import Network
 from sandbox_rpc.config.values import Settings
+from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Room
 from sandbox_rpc.network import control, launch, libslirp, resolver
 from sandbox_rpc.network.launch import Running, Wish
@@ -135,12 +136,9 @@ class Net:
                 group.start_soon(net._launch)
                 if proxy is not None:
                     group.start_soon(proxy.launch)
-        except ExceptionGroup as errors:
-            net.close()
-            raise unwrapped(errors) from None
-        except BaseException:
-            net.close()
-            raise
+        except BaseException as error:
+            await net.discard()
+            raise unwrapped(error) from None
         return net
 
     @classmethod
@@ -150,10 +148,15 @@ class Net:
         Raises:
             NetworkFailed: neither worked.
         """
+        running = None
         try:
             running = launch.attach(room.network_control)
             listing, descriptors = control.call(running.control, "forward/list")
         except SandboxError:
+            if running is not None and (deaf := process.identify(running.pid)) is not None:
+                # QEMU would serve its connection, and the next one's would wait behind it.
+                deaf.kill()
+                running.control.close()
             return await cls.start(room, what, preferred=preferred, guest_port=guest_port)
         listeners = [
             (socket.socket(fileno=fd), int(one["guest_port"]))
@@ -192,7 +195,8 @@ class Net:
                         await self._launch()
                         log.info("the network process was replaced")
                         break
-                    except SandboxError as error:
+                    except (SandboxError, OSError, ValueError) as error:
+                        # ValueError: of listeners that were closed meanwhile, the machine gone.
                         log.warning("it cannot be replaced: %s", error)
                         await anyio.sleep(AGAIN_S)
             group.cancel_scope.cancel()
@@ -246,6 +250,12 @@ class Net:
         """End what does not end with the machine by itself."""
         if self._proxy is not None:
             await self._proxy.end()
+
+    async def discard(self) -> None:
+        """Close it and end all of it, before any machine has used it."""
+        self.close()
+        with anyio.CancelScope(shield=True):
+            await self.end()
 
     def close(self) -> None:
         """Let go of the ports; the process itself ends with its machine."""
@@ -310,7 +320,12 @@ class Net:
             log.info("no spare connection: %s", failure)
 
     async def _follow_resolver(self) -> None:
-        watch = resolver.Watch()
+        try:
+            watch = resolver.Watch()
+        except OSError as error:
+            # As where all inotify instances are taken: a network that does not follow beats none.
+            log.warning("changes of the resolver are not followed: %s", error)
+            return
         try:
             while True:
                 await anyio.wait_readable(watch.fileno())

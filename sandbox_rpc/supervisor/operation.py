@@ -95,6 +95,14 @@ class Operation(Generic[T]):
         else:
             left.set()
 
+    def leave_unheard(self) -> None:
+        """Somebody cancels who has not come to wait; where nobody else does, that ends the work.
+
+        As after a supervisor's death: its waiters are with the next one, but for who gives up now.
+        """
+        if all(left.is_set() for left in self._left.values()):
+            self._scope.cancel()
+
     def cancel(self, reason: SandboxError) -> None:
         """End the work whoever waits; `reason` tells them why."""
         self._cancelled_by = reason

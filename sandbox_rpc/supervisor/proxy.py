@@ -16,7 +16,7 @@ import anyio.to_thread
 
 from sandbox_rpc.config.choices import Network, ProxyBackend
 from sandbox_rpc.config.values import Settings
-from sandbox_rpc.host import files
+from sandbox_rpc.host import files, process
 from sandbox_rpc.host.paths import ProxyHome, Room
 from sandbox_rpc.network import control, resolver
 from sandbox_rpc.network.launch import Running, attach
@@ -163,6 +163,7 @@ class Proxy:
             group.start_soon(self._follow_names, names.HOSTS)
             if self._container is not None:
                 group.start_soon(self._container.follow)
+                group.start_soon(self._follow_container, self._container)
             while not self._closed and self._running is not None:
                 try:
                     await anyio.wait_readable(self._running.control)
@@ -175,7 +176,7 @@ class Proxy:
                         await self.launch()
                         log.info("the proxy was replaced")
                         break
-                    except SandboxError as error:
+                    except (SandboxError, OSError, ValueError) as error:
                         log.warning("the proxy cannot be replaced: %s", error)
                         await anyio.sleep(AGAIN_S)
             group.cancel_scope.cancel()
@@ -201,6 +202,18 @@ class Proxy:
         self._forget()
         self._listener.close()
 
+    async def _follow_container(self, container: Container) -> None:
+        """End the process before a container that has ended, so that both are started anew."""
+        while not self._closed:
+            life = container.life
+            await container.ended()
+            running = self._running
+            if life == container.life and running is not None:
+                log.info("the proxy's container has ended")
+                if (relay := process.identify(running.pid)) is not None:
+                    relay.kill()
+            await anyio.sleep(AGAIN_S)
+
     def _forget(self) -> None:
         if self._running is not None:
             anyio.notify_closing(self._running.control)
@@ -208,7 +221,11 @@ class Proxy:
         self._running = None
 
     async def _follow_names(self, path: Path) -> None:
-        watch = resolver.Watch(path)
+        try:
+            watch = resolver.Watch(path)
+        except OSError as error:
+            log.warning("changes of %s are not followed: %s", path, error)
+            return
         try:
             while True:
                 await anyio.wait_readable(watch.fileno())

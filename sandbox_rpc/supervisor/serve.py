@@ -100,8 +100,10 @@ class Visitors:
                 self._supervisor.executions.hear(number, method, params)
 
         async def answer(method: str, params: dict[str, Any], id_: int) -> Any:
-            if id_ in cancelled:
-                raise RequestCancelled  # the cancel came in the same breath
+            if id_ in cancelled:  # the cancel came in the same breath
+                if method == "sandbox/start":
+                    await self._supervisor.give_up()
+                raise RequestCancelled
             if method == "sandbox/exec":
                 # Its output is waited for, so it does not go by `push`.
                 return convert.to_wire(

@@ -12,7 +12,7 @@ import anyio.abc
 import anyio.to_thread
 import attrs
 
-from sandbox_rpc.host import files, locks, names, process
+from sandbox_rpc.host import files, locks, process
 from sandbox_rpc.host.paths import CREDENTIAL_PREFIX
 from sandbox_rpc.protocol import types
 from sandbox_rpc.protocol.errors import (
@@ -29,12 +29,12 @@ from sandbox_rpc.protocol.errors import (
 from sandbox_rpc.protocol.progress import Report, silent
 from sandbox_rpc.protocol.types import Sandbox, State
 from sandbox_rpc.ssh.config import Endpoint
-from sandbox_rpc.supervisor import alias, boot, image, net, request, scope, state
+from sandbox_rpc.supervisor import adopt, alias, boot, image, request, scope, state
 from sandbox_rpc.supervisor.clock import adjust as adjust_time
 from sandbox_rpc.supervisor.clock import keep as keep_time
 from sandbox_rpc.supervisor.executions import Executions
 from sandbox_rpc.supervisor.explain import explain
-from sandbox_rpc.supervisor.finish import finish, publish, say_running
+from sandbox_rpc.supervisor.finish import finish, say_running
 from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.operation import Operation, unwrapped
 from sandbox_rpc.supervisor.ports import Ports
@@ -156,6 +156,13 @@ class Supervisor:
             return False
         return True
 
+    async def give_up(self) -> None:
+        """A start was cancelled before it was joined: one that nobody waits for is undone."""
+        if self._starting is not None:
+            self._starting.leave_unheard()
+            if self._starting.is_cancelled:
+                await self._starting.ended()
+
     def leave(self, waiter: object) -> None:
         """A waiter has cancelled its request; a stop is never undone."""
         self.executions.leave(waiter)
@@ -175,8 +182,6 @@ class Supervisor:
             with anyio.move_on_after(REACH_LIMIT_S):
                 try:
                     vm = await attach(place.room, pid, self._group, agent=note.agent)
-                    await self._adopt_network(note, vm)
-                    self._group.start_soon(self._serve_console, vm)
                 except SandboxError as error:
                     log.warning("cannot reach it: %s", error)
         if vm is None or note is None:
@@ -188,6 +193,8 @@ class Supervisor:
             return
         self._vm, self._launch = vm, note
         self._group.start_soon(self._mourn, vm)
+        self._group.start_soon(self._serve_console, vm)
+        await adopt.network(place, note, vm, self.store, self._group)
         self._catch_up(note, vm)
         settings = note.request.settings
         # The machine keeps its scope; this one is for us and the next network process.
@@ -195,33 +202,13 @@ class Supervisor:
         await self.ports.adopt(vm)
         match self.store.sandbox.state:
             case State.RUNNING:
-                await self._find_port(note, vm)
+                await adopt.find_port(place, note, vm, self.store)
                 await vm.wake()
                 self._group.start_soon(adjust_time, vm)
             case State.STOPPING:
                 self._stopping = self._begin(lambda report: self._end(report, force=False))
             case _:
                 self._starting = self._begin(lambda report: self._resume(note, vm, report))
-
-    async def _adopt_network(self, note: Launch, vm: Vm) -> None:
-        if not note.own_network:
-            return
-        what = net.wish(note.request.settings, self._place.room, note.pins)
-        what = what._replace(dhcp=note.foreign)
-        port = names.read(self._place.layout, self._place.name).last_port
-        found = await net.Net.adopt(
-            self._place.room, what, preferred=port, guest_port=note.guest_ssh_port
-        )
-        vm.plug(found, self._group)
-
-    async def _find_port(self, note: Launch, vm: Vm) -> None:
-        """Publish the SSH port again where another program took it while nobody held it."""
-        ssh = self.store.sandbox.ssh
-        if vm.net is not None and (ssh is None or ssh.port != vm.net.port):
-            try:
-                await publish(self._place, note, vm, self.store)
-            except (SandboxError, OSError) as error:
-                log.warning("the new SSH port cannot be published: %s", error)
 
     def _catch_up(self, note: Launch, vm: Vm) -> None:
         """Write down what the dead supervisor may not have come to."""
@@ -295,17 +282,18 @@ class Supervisor:
         return sandbox
 
     async def _resume(self, note: Launch, vm: Vm, report: Report) -> Sandbox:
-        if note.template is not None and not await has_identity(note, vm):
-            log.info("its identity was lost with the one who made it: begun anew")
-            self._vm = None
-            await vm.quit()
-            return await self._boot(note.request, report)
-        self._group.start_soon(self._greet, vm)
         try:
-            return await finish(self._place, note, vm, self.store, Steps(self.store, report))
+            if note.template is None or await has_identity(note, vm):
+                self._group.start_soon(self._greet, vm)
+                return await finish(self._place, note, vm, self.store, Steps(self.store, report))
+            log.info("its identity was lost with the one who made it: begun anew")
+            with anyio.CancelScope(shield=True):
+                await vm.quit()
+            self._vm = None
         except BaseException as error:
             await self._undo(unwrapped(error))
             raise
+        return await self._boot(note.request, report)
 
     async def _serve_console(self, vm: Vm) -> None:
         """Serve the console again; a machine without one is better than none."""

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from pathlib import Path
 
 import anyio
@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 
 NEEDED_MIB = 1024
 """Free space a template wants: what a boot touches of the memory, and writes to the disk."""
+WRITING_S = 60.0
+"""What a maker may take beside the guest's start."""
 MAKER = "maker"
 """Lock in the folder of a template in the making: held by its maker, and not by its QEMU."""
 
@@ -77,7 +79,13 @@ async def obtain(
     if found is not None:
         return found
     report(Progress("template", "Waiting for a template that is being made"))
-    async with locks.held_async(layout.template_lock(key)):
+    async with AsyncExitStack() as stack:
+        held = None
+        # One that was stopped, or hangs on a dead disk, must not keep everyone from starting.
+        with anyio.move_on_after(START_LIMIT_S[ground.accelerator] + WRITING_S):
+            held = await stack.enter_async_context(locks.held_async(layout.template_lock(key)))
+        if held is None:
+            return Missing("another program is making the template, and does not come to an end")
         with suppress(TemplateInvalid):
             if (found := await anyio.to_thread.run_sync(store.find, layout, key)) is not None:
                 return found
@@ -103,17 +111,29 @@ async def _make(
             path=str(layout.cache),
         )
     await anyio.to_thread.run_sync(_clear_up, layout)
-    async with staging.staging(layout) as place:
-        lock = locks.acquire(place.folder / MAKER)
-        assert lock is not None  # the folder is ours
-        try:
-            maker = _Maker(ground, image, place.folder, place.lock, report)
-            made = await maker.run(layout, key)
-        except BaseExceptionGroup as group:
-            raise unwrapped(group) from None
-        finally:
-            os.close(lock)
-    return made
+    with ExitStack() as stack:
+        # Around the folder's life: whoever finds it without its maker ends all that belongs to it.
+        async with staging.staging(layout) as place:
+            stack.callback(os.close, _mark(place.folder))
+            try:
+                maker = _Maker(ground, image, place.folder, place.lock, report)
+                return await maker.run(layout, key)
+            except OSError as error:
+                with suppress(OSError), files.translated(place.folder):
+                    raise
+                raise TemplateInvalid(f"it cannot be written: {error}.") from error
+            except BaseExceptionGroup as group:
+                raise unwrapped(group) from None
+    raise AssertionError  # staging does not swallow anything
+
+
+def _mark(folder: Path) -> int:
+    """Say that a template is made there; the lock says by whom."""
+    # It appears held: nobody may find it free in between.
+    lock = locks.acquire(folder / f"{MAKER}.new")
+    assert lock is not None  # the folder is ours
+    (folder / f"{MAKER}.new").rename(folder / MAKER)
+    return lock
 
 
 def _clear_up(layout: Layout) -> None:
@@ -241,10 +261,16 @@ async def end_orphans(layout: Layout) -> None:
     """End machines whose maker was killed; the next build sweeps their folders."""
     with suppress(OSError):
         for folder in layout.staging.iterdir():
-            maker = folder / MAKER
-            if not maker.exists() or locks.is_held(maker):
+            try:
+                lock = locks.acquire(folder / MAKER, make=False)
+            except FileNotFoundError:
                 continue
-            for pid in await anyio.to_thread.run_sync(locks.holders, folder / staging.LOCK):
-                if pid != os.getpid() and (found := process.identify(pid)) is not None:
-                    log.info("ending a machine whose maker was killed: %d", pid)
-                    found.kill()
+            if lock is None:
+                continue
+            try:
+                for pid in await anyio.to_thread.run_sync(locks.holders, folder / staging.LOCK):
+                    if pid != os.getpid() and (found := process.identify(pid)) is not None:
+                        log.info("ending a machine whose maker was killed: %d", pid)
+                        found.kill()
+            finally:
+                os.close(lock)

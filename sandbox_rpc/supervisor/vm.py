@@ -55,16 +55,18 @@ class Vm:
 
     async def watch(self) -> None:
         """Follow events and the process to its end."""
-        async with anyio.create_task_group() as group:
-            group.start_soon(self._follow_events)
-            await process.wait_ended(self.pidfd)
-            # The last event may still be on its way.
-            with anyio.move_on_after(0.2):
-                while self.reason is None and self.qmp.is_open:
-                    await anyio.sleep(0.01)
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                group.start_soon(self._follow_events)
+                await process.wait_ended(self.pidfd)
+                # The last event may still be on its way.
+                with anyio.move_on_after(0.2):
+                    while self.reason is None and self.qmp.is_open:
+                        await anyio.sleep(0.01)
+                group.cancel_scope.cancel()
+        finally:
+            os.close(self.pidfd)
         self.ended.set()
-        os.close(self.pidfd)
         if self.net is not None:
             self.net.close()
 

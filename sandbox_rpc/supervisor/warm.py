@@ -11,6 +11,7 @@ key and nobody who may log in, and it sends no frame: QEMU 7.2 would not survive
 from __future__ import annotations
 
 import logging
+import math
 import secrets
 import time
 from collections.abc import Mapping
@@ -45,6 +46,7 @@ from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import hand_over
 from sandbox_rpc.supervisor.finish import NO_AGENT, publish, unless_ended
 from sandbox_rpc.supervisor.ground import Ground
+from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.introduce import NOTHING, make_identity
 from sandbox_rpc.supervisor.net import Net
 from sandbox_rpc.supervisor.operation import unwrapped
@@ -107,7 +109,7 @@ async def go_on(
     attempt = Attempt(ground, image, origin, wish, store, steps, group)
     limit_s = LIMIT_S[ground.accelerator]
     try:
-        with anyio.fail_after(limit_s):
+        with anyio.fail_after(limit_s) as attempt.limit:
             return await attempt.run()
     except BaseException as caught:
         await attempt.end()
@@ -122,6 +124,9 @@ async def go_on(
                 why = f"restoring failed: {error.message}"
             case QmpError():
                 why = f"restoring failed: QEMU says: {error}"
+            case OSError():
+                # As where somebody has removed it meanwhile.
+                why = f"restoring failed: {error}"
             case _:
                 raise
         log.warning("template %s: %s; it is thrown away", origin.key, why)
@@ -153,6 +158,8 @@ class Attempt:
     store: Store
     steps: Steps
     group: anyio.abc.TaskGroup
+    limit: anyio.CancelScope = field(factory=anyio.CancelScope)
+    """Ends it when the guest takes too long."""
     vm: Vm | None = None
     net: Net | None = None
     identity: Identity | None = None
@@ -195,7 +202,10 @@ class Attempt:
         self.wish = self.wish._replace(pins=supply.pins)
         said = [*supply.warnings, *proxy.prepare(self.ground.place, self.ground.settings, supply)]
         self.store.change(warnings=[*self.store.sandbox.warnings, *said])
+        # It may take minutes to make an image for the proxy's container; the guest is not to blame.
+        self.limit.deadline = math.inf
         await proxy.ready(self.ground.place, self.ground.settings, self.steps.report)
+        self.limit.deadline = anyio.current_time() + LIMIT_S[self.ground.accelerator]
         # Before the guest can write to it.
         await anyio.to_thread.run_sync(
             leftovers.begin, self.ground.place, self.ground.request.workspace
@@ -286,5 +296,7 @@ class Attempt:
         with anyio.CancelScope(shield=True):
             if self.vm is not None:
                 await self.vm.quit()
+            else:
+                await end_holders(self.ground.place)
             if self.net is not None and (self.vm is None or self.vm.net is None):
-                self.net.close()
+                await self.net.discard()

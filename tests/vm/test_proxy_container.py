@@ -90,7 +90,7 @@ def test_tinyproxy_in_a_container(make_host: MakeHost) -> None:
 def running(name: str) -> list[dict[str, Any]]:
     """The containers of a sandbox."""
     done = subprocess.run(
-        ["podman", "ps", "--filter", f"name=^sandbox-proxy-{name}$", "--format", "json"],
+        ["podman", "ps", "--filter", f"name=^sandbox-proxy-{name}-", "--format", "json"],
         capture_output=True, check=True, timeout=60,
     )  # fmt: skip
     found: list[dict[str, Any]] = json.loads(done.stdout or b"[]") or []

@@ -139,6 +139,27 @@ def test_lost_connection_does_not_leave() -> None:
     run(scene)
 
 
+def test_who_cancels_unheard_ends_what_nobody_waits_for() -> None:
+    """As after a supervisor's death: the one who asked it gives up before they ask the next."""
+
+    async def scene(group: anyio.abc.TaskGroup) -> None:
+        work, other = Work(), []  # type: ignore[var-annotated]
+        group.start_soon(work.operation.run)
+        group.start_soon(join, work, "other", other)
+        await anyio.wait_all_tasks_blocked()
+        work.operation.leave_unheard()
+        assert not work.operation.is_cancelled
+        work.go_on.set()
+        alone = Work()
+        group.start_soon(alone.operation.run)
+        await anyio.wait_all_tasks_blocked()
+        alone.operation.leave_unheard()
+        await alone.operation.ended()
+        assert alone.undone
+
+    run(scene)
+
+
 def test_stopped_from_outside_says_why() -> None:
     """Those who wait for a start that somebody stops have not pressed Ctrl-C."""
 

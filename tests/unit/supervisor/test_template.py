@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -21,13 +22,14 @@ from sandbox_rpc.images import staging
 from sandbox_rpc.protocol.errors import DiskFull, GuestFailed, SandboxError
 from sandbox_rpc.protocol.progress import Progress, silent
 from sandbox_rpc.qemu import store
+from sandbox_rpc.qemu.machine import Accelerator
 from sandbox_rpc.qemu.store import Origin, Template
 from sandbox_rpc.supervisor import template
 from sandbox_rpc.supervisor.template import Missing, end_orphans, obtain
 
 KEY = "ab" * 16
 ORIGIN = Origin("local/debian-13", f"sha256:{'1' * 64}", "tcg", 64, 2, 8192, "7.2.22")
-GROUND: Any = SimpleNamespace(template_key=lambda image: KEY)
+GROUND: Any = SimpleNamespace(template_key=lambda image: KEY, accelerator=Accelerator.TCG)
 IMAGE: Any = None
 
 
@@ -187,6 +189,56 @@ def test_no_room_is_said_before_anything_is_booted(
         assert "1024 MiB" in found.reason
 
     play(scene)
+    assert list(layout.staging.iterdir()) == []
+
+
+def test_a_maker_that_does_not_come_to_an_end_is_not_waited_for(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that was stopped by Ctrl-Z."""
+    monkeypatch.setattr(template, "START_LIMIT_S", {Accelerator.TCG: 0.0})
+    monkeypatch.setattr(template, "WRITING_S", 0.1)
+    lock = locks.acquire(layout.template_lock(KEY))
+    assert lock is not None
+
+    async def scene() -> None:
+        found = await obtain(layout, GROUND, IMAGE, silent)
+        assert isinstance(found, Missing)
+        assert "does not come to an end" in found.reason
+
+    play(scene)
+    os.close(lock)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "broken"), OSError(errno.ENOSPC, "full")])
+def test_a_maker_is_known_to_live_until_its_folder_is_gone(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    """Else a start that looks for orphans meanwhile would end the process the maker runs in."""
+    seen: list[bool] = []
+    remove = staging._remove
+
+    class Failing:
+        def __init__(self, ground: object, image: object, folder: Path, *_: object) -> None:
+            assert locks.is_held(folder / template.MAKER)
+
+        async def run(self, *_: object) -> Template:
+            raise error
+
+    async def removing(folder: Path) -> None:
+        seen.append(locks.is_held(folder / template.MAKER))
+        await remove(folder)
+
+    monkeypatch.setattr(template, "_Maker", Failing)
+    monkeypatch.setattr(staging, "_remove", removing)
+
+    async def scene() -> None:
+        found = await obtain(layout, GROUND, IMAGE, silent)
+        assert isinstance(found, Missing)
+        assert "making a template has failed" in found.reason
+
+    play(scene)
+    assert seen == [True]
     assert list(layout.staging.iterdir()) == []
 
 
