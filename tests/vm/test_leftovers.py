@@ -18,7 +18,7 @@ def left(make_host: MakeHost) -> Running:
     workspace = host.workspace("left")
     subprocess.run(["git", "init", "-q", str(workspace)], check=True)
     for path, text in (
-        ("sandbox.toml", 'memory = "1G"\n'), (".mcp.json", "{}"), ("Makefile", "all:\n"),
+        ("sandbox.toml", 'memory = "2G"\n'), (".mcp.json", "{}"), ("Makefile", "all:\n"),
         (".claude/settings.json", "{}"), (".claude/notes.md", "mine"), ("keep/deep/file", "mine"),
     ):  # fmt: skip
         file = workspace / path
@@ -55,7 +55,7 @@ def test_what_is_protected_stays_as_it_is(left: Running) -> None:
         done = left.sh(f"cd workspace && sudo sh -c '{script}' 2>&1", check=False)
         assert done.status != 0, script
     left.sh("rm -f workspace/x")
-    assert (left.workspace / "sandbox.toml").read_text() == 'memory = "1G"\n'
+    assert (left.workspace / "sandbox.toml").read_text() == 'memory = "2G"\n'
     assert (left.workspace / "keep" / "deep" / "file").read_text() == "mine"
     assert (left.workspace / ".claude" / "settings.json").read_text() == "{}"
     # Beside it all is as ever, and the link shows the guest nothing of the host.

@@ -48,7 +48,7 @@ def poor(island: Island, make_host: MakeHost) -> Iterator[Host]:
 def plain(poor: Host) -> Running:
     """A sandbox whose network is QEMU's own."""
     workspace = poor.workspace("plain")
-    return Running(poor, workspace, poor.start(workspace))
+    return Running(poor, workspace, poor.start(workspace, "--warm", "never"))
 
 
 def test_doctor_says_what_it_costs(poor: Host) -> None:
