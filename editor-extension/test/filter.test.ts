@@ -4,9 +4,13 @@ import { expect, test } from "vitest";
 import { Filter } from "../src/filter";
 
 /** The examples that the service's filter is held to; text is Latin-1. */
-const { harmless, harmful } = JSON.parse(
+const { harmless, harmful, cleaned } = JSON.parse(
   fs.readFileSync("../tests/console-filter.json", "utf8"),
-) as { harmless: string[]; harmful: Record<string, string> };
+) as {
+  harmless: string[];
+  harmful: Record<string, string>;
+  cleaned: Record<string, [text: string, left: string]>;
+};
 
 const feed = (filter: Filter, text: string) =>
   Buffer.from(filter.feed(Buffer.from(text, "latin1"))).toString("latin1");
@@ -23,6 +27,12 @@ test.each(Object.entries(harmful))("%s is dropped wherever it is cut", (_, text)
   const filter = new Filter();
   const shown = [...`a${text}\x1b[1mb`].map((one) => feed(filter, one));
   expect(shown.join("")).toBe("a\x1b[1mb");
+});
+
+test.each(Object.entries(cleaned))("%s: what is left", (_, [text, left]) => {
+  expect(feed(new Filter(), `a${text}b`)).toBe(`a${left}b`);
+  const filter = new Filter();
+  expect([...`${text}b`].map((one) => feed(filter, one)).join("")).toBe(`${left}b`);
 });
 
 test("an endless sequence does not swallow the console", () => {

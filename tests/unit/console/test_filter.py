@@ -13,6 +13,10 @@ EXAMPLES = json.loads((Path(__file__).parents[2] / "console-filter.json").read_t
 """Shared with the editor's filter; text is Latin-1."""
 HARMLESS = [text.encode("latin-1") for text in EXAMPLES["harmless"]]
 HARMFUL = {name: text.encode("latin-1") for name, text in EXAMPLES["harmful"].items()}
+CLEANED = {
+    name: (text.encode("latin-1"), left.encode("latin-1"))
+    for name, (text, left) in EXAMPLES["cleaned"].items()
+}
 
 
 @pytest.mark.parametrize("data", HARMLESS)
@@ -33,6 +37,15 @@ def test_wherever_it_is_cut(name: str) -> None:
     guard = Filter()
     data = b"a" + HARMFUL[name] + b"\x1b[1mb"
     assert b"".join(guard.feed(data[i : i + 1]) for i in range(len(data))) == b"a\x1b[1mb"
+
+
+@pytest.mark.parametrize("name", CLEANED)
+def test_what_is_left(name: str) -> None:
+    """Where a part of it is text, or what a terminal obeys inside a sequence; in pieces as well."""
+    data, left = CLEANED[name]
+    guard = Filter()
+    assert Filter().feed(b"a" + data + b"b") == b"a" + left + b"b"
+    assert b"".join(guard.feed(bytes([byte])) for byte in data + b"b") == left + b"b"
 
 
 def test_an_endless_sequence_does_not_swallow_the_console() -> None:
