@@ -37,12 +37,17 @@ export interface Options {
   readonly progress?: (value: protocol.ProgressValue) => void;
 }
 
-type Listener = (connection: rpc.MessageConnection) => rpc.Disposable;
+type Listener = (params: unknown) => void;
+
+/** LSP's answer to a request whose work was undone. */
+export const CANCELLED = -32800;
 
 interface Life {
   readonly child: ChildProcess;
   readonly connection: rpc.MessageConnection;
   initialized: boolean;
+  /** It was told to end. */
+  leaving: boolean;
   ended: boolean;
 }
 
@@ -50,11 +55,13 @@ export class Server {
   private life: Life | undefined;
   private starting: Promise<Life> | undefined;
   private retry: NodeJS.Timeout | undefined;
-  private closing = false;
   private tokens = 0;
-  private readonly listeners = new Set<Listener>();
+  /** By method. */
+  private readonly listeners = new Map<string, Set<Listener>>();
   /** Who needs it to be there: an open console, say. Without any it is started again on demand. */
   private readonly needs = new Set<() => void>();
+  /** One has ended, and those who need it have not heard of a new one yet. */
+  private lost = false;
 
   constructor(
     private readonly find: () => Promise<Program>,
@@ -76,10 +83,16 @@ export class Server {
 
   /** Hear notifications of this and every later connection. */
   listen<P>(type: rpc.NotificationType<P>, heard: (params: P) => void): rpc.Disposable {
-    const listener: Listener = (connection) => connection.onNotification(type, heard);
-    this.listeners.add(listener);
-    if (this.life) listener(this.life.connection);
-    return { dispose: () => this.listeners.delete(listener) };
+    const { method } = type;
+    let listeners = this.listeners.get(method);
+    if (!listeners) {
+      listeners = new Set();
+      this.listeners.set(method, listeners);
+    }
+    // An object of its own: the same function may listen twice.
+    const listener: Listener = (params) => heard(params as P);
+    const all = listeners.add(listener);
+    return { dispose: () => all.delete(listener) };
   }
 
   /** Keep a server running while this lasts; `back` is called when a new one has taken over. */
@@ -111,7 +124,12 @@ export class Server {
       // By name: the typed overloads want to know whether P is an array.
       return await life.connection.sendRequest<R>(type.method, sent, token ?? none);
     } catch (error) {
-      if (life.ended || isBroken(error)) {
+      // One that is told to end cancels what it is at.
+      const unasked =
+        error instanceof rpc.ResponseError &&
+        error.code === CANCELLED &&
+        !token?.isCancellationRequested;
+      if (life.ended || isBroken(error) || unasked) {
         throw new Interrupted("The sandbox service ended while it was at work.");
       }
       throw error;
@@ -141,17 +159,19 @@ export class Server {
   async restart(): Promise<void> {
     this.backoff.forget();
     await this.end();
-    this.closing = false;
     if (this.needs.size > 0) await this.revive();
   }
 
   /** End the server; sandboxes go on. */
   async end(): Promise<void> {
-    this.closing = true;
     clearTimeout(this.retry);
-    await this.starting?.catch(() => undefined);
+    if (this.starting) await this.starting.catch(() => undefined);
     const life = this.life;
     if (!life) return;
+    // Who asks from now on asks the next one.
+    this.life = undefined;
+    life.leaving = true;
+    this.lost = true;
     const gone = new Promise<void>((resolve) => life.child.once("exit", () => resolve()));
     const limit = setTimeout(() => life.child.kill("SIGKILL"), FAREWELL_MS);
     try {
@@ -166,7 +186,6 @@ export class Server {
 
   private connect(): Promise<Life> {
     if (this.life) return Promise.resolve(this.life);
-    this.closing = false;
     this.starting ??= this.start().finally(() => {
       this.starting = undefined;
     });
@@ -204,7 +223,7 @@ export class Server {
     );
     child.stdin.on("error", () => undefined);
     connection.onError(([error]) => this.log.warn(`connection: ${error.message}`));
-    const life: Life = { child, connection, initialized: false, ended: false };
+    const life: Life = { child, connection, initialized: false, leaving: false, ended: false };
     child.once("exit", (code, signal) => this.ended(life, signal ?? `exit status ${code}`));
     void connection.trace(this.traced(), {
       log: (message: string | object, data?: string) =>
@@ -212,7 +231,10 @@ export class Server {
           typeof message === "string" ? message + (data ?? "") : JSON.stringify(message),
         ),
     });
-    for (const listener of this.listeners) listener(connection);
+    // One handler for all: a connection keeps only the last one of a method.
+    connection.onNotification((method, params) => {
+      for (const listener of [...(this.listeners.get(method) ?? [])]) listener(params);
+    });
     connection.listen();
     let limit: NodeJS.Timeout | undefined;
     try {
@@ -242,6 +264,11 @@ export class Server {
     }
     life.initialized = true;
     this.life = life;
+    if (this.lost) {
+      // Whoever asked for the new one: those of the old one wait.
+      this.lost = false;
+      for (const back of this.needs) back();
+    }
     return life;
   }
 
@@ -250,7 +277,8 @@ export class Server {
     life.connection.dispose();
     if (this.life === life) this.life = undefined;
     // One that dies before it has said a word will not do better the next time.
-    if (!life.initialized || this.closing) return;
+    if (!life.initialized || life.leaving) return;
+    this.lost = true;
     this.log.warn(`the service has ended (${how}); sandboxes go on`);
     const delay = this.backoff.died();
     if (delay === undefined) {
@@ -265,7 +293,6 @@ export class Server {
   private async revive(): Promise<void> {
     try {
       await this.connect();
-      for (const back of this.needs) back();
     } catch (error) {
       this.gaveUp(error instanceof Error ? error.message : String(error));
     }

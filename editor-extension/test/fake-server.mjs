@@ -37,6 +37,9 @@ function take({ id, method, params }) {
     send({ method: "$/progress", params: { token, value: { kind: "begin", message: "one" } } });
     send({ method: "$/progress", params: { token, value: { kind: "end" } } });
     if (params.name === "forever") waiting.set(id, true);
+    else if (params.name === "undone") {
+      send({ id, error: { code: -32800, message: "cancelled" } });
+    }
     else send({ id, result: { name: "s", state: "running", workspace: params.workspace } });
   } else if (method === "$/cancelRequest") {
     send({ id: params.id, error: { code: -32800, message: "cancelled" } });

@@ -86,6 +86,24 @@ test("notifications are heard on every connection", async () => {
   expect(heard).toEqual(["n", "n"]);
 });
 
+test("two listen to one method, and each on its own", async () => {
+  const { server } = serve();
+  const heard: string[] = [];
+  server.listen(SandboxDidChangeNotification, () => heard.push("first"));
+  const second = server.listen(SandboxDidChangeNotification, () => heard.push("second"));
+  await server.request(SandboxStatusRequest, { name: "notify" });
+  expect(heard).toEqual(["first", "second"]);
+  second.dispose();
+  await server.request(SandboxStatusRequest, { name: "notify" });
+  expect(heard).toEqual(["first", "second", "first"]);
+});
+
+test("what is cancelled and was not asked to be is interrupted", async () => {
+  const { server } = serve();
+  const undone = server.request(SandboxStartRequest, { workspace: "/w", name: "undone" });
+  await expect(undone).rejects.toBeInstanceOf(Interrupted);
+});
+
 test("a death interrupts a request; the next one starts a new server", async () => {
   const { server, starts } = serve();
   await expect(server.request(SandboxStatusRequest, { name: "die" })).rejects.toBeInstanceOf(
@@ -109,6 +127,32 @@ test("who needs it has it again by itself, and is told", async () => {
   await until(() => !server.running, "the end");
   await new Promise((resolve) => setTimeout(resolve, 600));
   expect(server.running).toBe(false);
+});
+
+test("who needs it is told of a new one whoever asked for it, and once", async () => {
+  const { server, starts } = serve();
+  let back = 0;
+  server.need(() => back++);
+  await pidOf(server);
+  kill(server);
+  await until(() => !server.running, "the end");
+  // Before the back-off is over.
+  await pidOf(server);
+  expect(back).toBe(1);
+  await new Promise((resolve) => setTimeout(resolve, 600));
+  expect([back, starts()]).toEqual([1, 2]);
+  await server.restart();
+  expect([back, starts()]).toEqual([2, 3]);
+});
+
+test("who asks while one is being ended gets the next one", async () => {
+  const { server } = serve("stubborn");
+  const before = await pidOf(server);
+  const end = server.end();
+  const after = await pidOf(server);
+  expect(after).not.toBe(before);
+  await end;
+  expect(await pidOf(server)).toBe(after);
 });
 
 test("never in a loop", async () => {
