@@ -1,8 +1,8 @@
 /** "The proxy refused github.com: allow?" One question at a time, each host once in a machine's life. */
-import * as vscode from "vscode";
 import type { Disposable } from "vscode-jsonrpc/node";
 
 import type { Context } from "./context";
+import * as messages from "./messages";
 import * as problem from "./problem";
 import {
   type Blocked,
@@ -11,9 +11,8 @@ import {
   NetworkDidBlockNotification,
   SandboxStatusRequest,
 } from "./protocol";
+import { Questions, STOP } from "./questions";
 
-/** Questions that wait; a guest that tries everything makes us forget, not grow. */
-const MOST = 20;
 /** Ports that a rule without one stands for. */
 const USUAL = new Set([80, 443]);
 
@@ -27,13 +26,15 @@ export function rule({ host, port, reason }: Blocked): string | undefined {
 
 export class Refusals {
   private readonly asked = new Set<string>();
-  private waiting: { name: string; rule: string }[] = [];
-  private asking = false;
-  private muted = false;
+  private readonly questions: Questions<{ name: string; wish: string }>;
   private life = "";
   private need: Disposable | undefined;
 
   constructor(private readonly context: Context) {
+    this.questions = new Questions(
+      (one) => this.put(one.name, one.wish),
+      (error) => problem.show(context, error, "allowlist"),
+    );
     context.extension.subscriptions.push(
       context.server.listen(NetworkDidBlockNotification, (one) => this.take(one)),
       context.onChange(() => this.follow()),
@@ -48,8 +49,7 @@ export class Refusals {
     if (life !== this.life) {
       this.life = life;
       this.asked.clear();
-      this.waiting = [];
-      this.muted = false;
+      this.questions.reset();
     }
     const wanted = sandbox?.state === "running" && sandbox.network === "proxy";
     if (!wanted) {
@@ -68,41 +68,24 @@ export class Refusals {
     if (blocked.name !== sandbox?.name) return;
     log.info(`${blocked.name}: refused ${blocked.host}:${blocked.port} (${blocked.reason})`);
     const wish = rule(blocked);
-    if (wish === undefined || this.muted || this.asked.has(wish)) return;
-    if (this.waiting.length >= MOST) return;
-    this.asked.add(wish);
-    this.waiting.push({ name: blocked.name, rule: wish });
-    void this.ask();
+    if (wish === undefined || this.asked.has(wish)) return;
+    if (this.questions.add({ name: blocked.name, wish })) this.asked.add(wish);
   }
 
-  private async ask(): Promise<void> {
-    if (this.asking) return;
-    this.asking = true;
-    try {
-      for (let next = this.waiting.shift(); next; next = this.waiting.shift()) {
-        if (!this.muted) await this.one(next.name, next.rule);
-      }
-    } catch (error) {
-      await problem.show(this.context, error, "allowlist");
-    } finally {
-      this.asking = false;
-    }
-  }
-
-  private async one(name: string, wish: string): Promise<void> {
-    const [allow, once, never, mute] = ["Allow", "Allow Once", "Never", "Stop Asking"] as const;
-    const chosen = await vscode.window.showInformationMessage(
+  private async put(name: string, wish: string): Promise<string | undefined> {
+    const [allow, once, never] = ["Allow", "Allow Once", "Never"] as const;
+    const chosen = await messages.info(
       `${name} wanted to reach ${wish}; its proxy refused.`,
       allow,
       once,
       never,
-      mute,
+      STOP,
     );
     const { server } = this.context;
     const params = { name, rules: [wish] };
     if (chosen === allow) await server.request(NetworkAllowRequest, params);
     if (chosen === once) await server.request(NetworkAllowRequest, { ...params, once: true });
     if (chosen === never) await server.request(NetworkBlockRequest, params);
-    if (chosen === mute) this.muted = true;
+    return chosen;
   }
 }

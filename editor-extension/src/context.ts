@@ -8,6 +8,7 @@ import { environmentPython } from "./environment";
 import { type Here, here, shown } from "./here";
 import { find, type Program } from "./interpreter";
 import { openLog } from "./log";
+import * as messages from "./messages";
 import type { Layout } from "./place";
 import type { Sandbox } from "./protocol";
 import { Server } from "./server";
@@ -94,11 +95,8 @@ export class Context {
     this.log.error(reason);
     const again = "Start Again";
     const logs = "Show Logs";
-    const chosen = await vscode.window.showErrorMessage(
-      `${reason} Running sandboxes go on.`,
-      again,
-      logs,
-    );
+    const short = messages.plain(reason, 400);
+    const chosen = await messages.error(`${short} Running sandboxes go on.`, again, logs);
     if (chosen === logs) this.log.show();
     if (chosen === again) await this.server.restart();
   }

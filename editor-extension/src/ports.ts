@@ -5,15 +5,24 @@ import * as vscode from "vscode";
 import type { Context } from "./context";
 import { start } from "./guest";
 import { offered, WATCHER } from "./listeners";
+import * as messages from "./messages";
+import * as problem from "./problem";
 import { PortForwardRequest, type Sandbox } from "./protocol";
+import { Questions, STOP } from "./questions";
 import { setting } from "./settings";
 
 export class Ports {
   private child: ChildProcess | undefined;
   private life = "";
   private readonly said = new Set<number>();
+  private listening: readonly number[] = [];
+  private readonly questions: Questions<{ name: string; port: number }>;
 
   constructor(private readonly context: Context) {
+    this.questions = new Questions(
+      (one) => this.offer(one.name, one.port),
+      (error) => problem.show(context, error, "port"),
+    );
     context.extension.subscriptions.push(
       context.onChange(({ sandbox }) => this.follow(sandbox)),
       { dispose: () => this.end() },
@@ -26,22 +35,23 @@ export class Ports {
     const life = `${sandbox.name} ${sandbox.startedAt}`;
     if (this.child && this.life === life) return;
     this.end();
-    this.life = life;
-    this.said.clear();
+    let first = this.life !== life;
+    if (first) {
+      this.life = life;
+      this.said.clear();
+      this.questions.reset();
+    }
     // perl's word for the script is quoted for the guest's shell, which has no $ of its own to add.
     const child = start(sandbox.ssh, `exec perl -e '${WATCHER.replaceAll("'", "'\\''")}'`);
     this.child = child;
     let rest = "";
-    let first = true;
     child.stdout?.setEncoding("utf8").on("data", (text: string) => {
       const lines = (rest + text).split("\n");
       rest = lines.pop()?.slice(-4096) ?? "";
       for (const line of lines) {
         const ports = offered(line);
         if (!ports) continue;
-        // What listens from the start is the image's own.
-        for (const port of ports) if (first) this.said.add(port);
-        for (const port of ports) if (!this.said.has(port)) void this.offer(sandbox.name, port);
+        this.heard(sandbox.name, ports, first);
         first = false;
       }
     });
@@ -65,21 +75,38 @@ export class Ports {
   private end(): void {
     this.child?.kill();
     this.child = undefined;
+    this.listening = [];
   }
 
-  private async offer(name: string, port: number): Promise<void> {
-    this.said.add(port);
+  /** The ports that the guest listens on now; what it listens on from the start is the image's own. */
+  heard(name: string, ports: readonly number[], first: boolean): void {
+    this.listening = ports;
+    for (const port of ports) {
+      if (this.said.has(port)) continue;
+      if (first || this.questions.add({ name, port })) this.said.add(port);
+    }
+  }
+
+  private async offer(name: string, port: number): Promise<string | undefined> {
     const known = this.context.sandbox?.forwards?.some((one) => one.guestPort === port);
-    if (known) return;
+    if (known) return undefined;
+    if (!this.listening.includes(port)) {
+      // It has ended while the question waited.
+      this.said.delete(port);
+      return undefined;
+    }
     const open = "Open";
     const forward = "Only Forward";
-    const chosen = await vscode.window.showInformationMessage(
+    const chosen = await messages.info(
       `${name} listens on port ${port}. Open it on this host?`,
       open,
       forward,
+      STOP,
     );
-    if (chosen === undefined) return;
-    await openPort(this.context, name, port, chosen === open);
+    if (chosen === open || chosen === forward) {
+      await openPort(this.context, name, port, chosen === open);
+    }
+    return chosen;
   }
 }
 
@@ -94,8 +121,6 @@ export async function openPort(
   if (browse) {
     await vscode.env.openExternal(vscode.Uri.parse(`http://${host}:${hostPort}/`));
   } else {
-    void vscode.window.showInformationMessage(
-      `Port ${guestPort} of ${name} is ${host}:${hostPort} on this host.`,
-    );
+    void messages.info(`Port ${guestPort} of ${name} is ${host}:${hostPort} on this host.`);
   }
 }

@@ -1,14 +1,18 @@
 /** Errors for people: what happened, what to do, and a button that helps. */
 import { readFileSync } from "node:fs";
+import { homedir } from "node:os";
 import * as vscode from "vscode";
 import { ResponseError } from "vscode-jsonrpc/node";
 
 import type { Context } from "./context";
 import { NoServer } from "./interpreter";
+import * as messages from "./messages";
 import type { ErrorData } from "./protocol";
 import { SandboxErrorCode } from "./protocol";
+import { CANCELLED } from "./server";
 
-const CANCELLED = -32800;
+/** Characters of what went wrong: it may quote a guest at length, and the hint is to be seen. */
+const MOST = 400;
 
 export function isCancelled(error: unknown): boolean {
   return error instanceof ResponseError && error.code === CANCELLED;
@@ -26,8 +30,9 @@ export async function show(context: Context, error: unknown, what: string): Prom
   if (error instanceof Error && error.stack) context.log.debug(error.stack);
   const logs: Help = { label: "Show Logs", act: () => context.log.show() };
   const helps = [...help(error), logs];
-  const text = hint ? `${message} ${hint}` : message;
-  const chosen = await vscode.window.showErrorMessage(text, ...helps.map((one) => one.label));
+  const short = messages.plain(message, MOST);
+  const text = hint ? `${short} ${hint}` : short;
+  const chosen = await messages.error(text, ...helps.map((one) => one.label));
   await helps.find((one) => one.label === chosen)?.act();
 }
 
@@ -88,7 +93,11 @@ function openSetting(key: string): Thenable<unknown> {
 
 /** A terminal with the command typed, for the user to read and to run. */
 function installInTerminal(debian: string, fedora: string, arch: string): void {
-  const terminal = vscode.window.createTerminal("Install");
+  // As a `file:` address: else a remote window opens its terminals on the other side.
+  const terminal = vscode.window.createTerminal({
+    name: "Install",
+    cwd: vscode.Uri.file(homedir()),
+  });
   terminal.show();
   terminal.sendText(installCommand(distribution(), debian, fedora, arch), false);
 }

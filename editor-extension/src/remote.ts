@@ -7,8 +7,9 @@ import { authorityOf } from "./authority";
 import type { Context } from "./context";
 import { build, isThere, MACHINE_SETTINGS, pieces, SETTINGS_FILE } from "./handIn";
 import { GUEST_WORKSPACE } from "./here";
+import * as messages from "./messages";
 import { PersistPutRequest, type Sandbox, type Ssh } from "./protocol";
-import { setting } from "./settings";
+import { SECTION, setting } from "./settings";
 import * as sshConfig from "./sshConfig";
 
 /** An extension that opens `ssh-remote+` windows. */
@@ -25,7 +26,9 @@ const PROVIDERS: readonly Provider[] = [
   { id: "google.antigravity-remote-openssh", section: "remote.antigravitySSH" },
   { id: "jeanp413.open-remote-ssh", section: "remote.SSH" },
 ];
-const DECLINED = "sshIncludeDeclined";
+
+/** Of our own settings. */
+const INCLUDE = "ssh.include";
 
 type Report = (step: string) => void;
 
@@ -64,7 +67,7 @@ export async function openWindow(
     openTerminal(context, sandbox);
     return;
   }
-  await declareLinux(found, ssh.alias);
+  await declareLinux(context, found, ssh.alias);
   await prepare(context, sandbox, report, token);
   report("Opening the window");
   context.log.info(`opening ${name} by ${found.id}`);
@@ -77,7 +80,7 @@ export async function openWindow(
 async function withoutProvider(context: Context, sandbox: Sandbox): Promise<void> {
   const install = "Install Remote-SSH…";
   const terminal = "Open Terminal";
-  const chosen = await vscode.window.showWarningMessage(
+  const chosen = await messages.warn(
     `${sandbox.name} runs, but no extension for windows over SSH is installed in this editor.`,
     install,
     terminal,
@@ -90,30 +93,30 @@ async function withoutProvider(context: Context, sandbox: Sandbox): Promise<void
 
 /** Ask once whether our aliases may be included; whether SSH knows them afterwards. */
 async function introduce(context: Context, file: string, ssh: Ssh): Promise<boolean> {
-  const { globalState } = context.extension;
-  const mode = setting<string>("ssh.include", "ask");
-  if (mode === "never" || (mode === "ask" && globalState.get<boolean>(DECLINED))) {
-    context.log.info(`${file} does not include ${context.layout.sshConfig}, as was wanted`);
+  const mode = setting<string>(INCLUDE, "ask");
+  if (mode === "never") {
+    void sayDeclined(context);
     return false;
   }
   if (mode === "ask") {
     const add = "Add the Line";
-    const chosen = await vscode.window.showInformationMessage(
+    const chosen = await messages.ask(
       `May one line be added at the top of ${file}?`,
-      {
-        modal: true,
-        detail:
-          `${sshConfig.includeLine(context.layout.sshConfig)}\n\nIt teaches SSH, and with it remote ` +
-          "windows, the names of your sandboxes, each with its pinned key, its own login key, and " +
-          "without your SSH agent. Without it a sandbox opens in a terminal instead. The setting " +
-          "kvmSandbox.ssh.include remembers your choice.",
-      },
+      `${sshConfig.includeLine(context.layout.sshConfig)}\n\nIt teaches SSH, and with it remote ` +
+        "windows, the names of your sandboxes, each with its pinned key, its own login key, and " +
+        "without your SSH agent. Without it a sandbox opens in a terminal instead. The setting " +
+        "kvmSandbox.ssh.include remembers a no.",
       add,
       "Not Now, Not Ever",
     );
     if (chosen === undefined) return false;
     if (chosen !== add) {
-      await globalState.update(DECLINED, true);
+      const kept = await tried(context, `kvmSandbox.${INCLUDE}`, () =>
+        vscode.workspace
+          .getConfiguration(SECTION)
+          .update(INCLUDE, "never", vscode.ConfigurationTarget.Global),
+      );
+      if (kept) void sayDeclined(context);
       return false;
     }
   }
@@ -123,16 +126,47 @@ async function introduce(context: Context, file: string, ssh: Ssh): Promise<bool
   throw new Error(`${file} includes the sandboxes' aliases now, and ssh still does not know them.`);
 }
 
+/** Why there is a terminal and no window, and how to have one after all. */
+async function sayDeclined(context: Context): Promise<void> {
+  const open = "Open Settings";
+  const chosen = await messages.info(
+    'Sandboxes open in a terminal and not in a window, since kvmSandbox.ssh.include is "never".',
+    open,
+  );
+  if (chosen !== open) return;
+  await tried(context, open, () =>
+    vscode.commands.executeCommand("workbench.action.openSettings", `${SECTION}.${INCLUDE}`),
+  );
+}
+
+/** Do what no window needs; whether it could be done. */
+async function tried(
+  context: Context,
+  what: string,
+  act: () => Thenable<unknown>,
+): Promise<boolean> {
+  try {
+    await act();
+    return true;
+  } catch (error) {
+    context.log.warn(`${what}: ${error}`);
+    return false;
+  }
+}
+
 /** Spare the user the question which system the other side runs. */
-async function declareLinux({ id, section }: Provider, alias: string): Promise<void> {
+async function declareLinux(
+  context: Context,
+  { id, section }: Provider,
+  alias: string,
+): Promise<void> {
   if (id !== "ms-vscode-remote.remote-ssh" && id !== "anysphere.remote-ssh") return;
   const config = vscode.workspace.getConfiguration(section);
   const known = config.get<Record<string, string>>("remotePlatform", {});
   if (known[alias] === "linux") return;
-  await config.update(
-    "remotePlatform",
-    { ...known, [alias]: "linux" },
-    vscode.ConfigurationTarget.Global,
+  const value = { ...known, [alias]: "linux" };
+  await tried(context, `${section}.remotePlatform`, () =>
+    config.update("remotePlatform", value, vscode.ConfigurationTarget.Global),
   );
 }
 
@@ -148,13 +182,14 @@ async function prepare(
   if (!wants || !(sandbox.persist ?? []).includes(wants.dataFolder)) return;
   const persisted = path.join(context.layout.names, sandbox.name, "persist");
   report("Handing in the editor's server");
+  const found = pieces(wants, vscode.env.appRoot, process.execPath);
   const settings = path.join(context.storage, "machine-settings.json");
-  await fs.mkdir(context.storage, { recursive: true });
-  await fs.writeFile(settings, `${JSON.stringify(MACHINE_SETTINGS, undefined, 2)}\n`);
-  for (const { source, target } of [
-    { source: settings, target: SETTINGS_FILE },
-    ...pieces(wants, vscode.env.appRoot, process.execPath),
-  ]) {
+  const written = await tried(context, settings, async () => {
+    await fs.mkdir(context.storage, { recursive: true });
+    await fs.writeFile(settings, `${JSON.stringify(MACHINE_SETTINGS, undefined, 2)}\n`);
+  });
+  if (written) found.unshift({ source: settings, target: SETTINGS_FILE });
+  for (const { source, target } of found) {
     if (isThere(persisted, wants, { source, target })) continue;
     context.log.info(`handing in ${source}`);
     try {
@@ -188,7 +223,8 @@ export function openTerminal(
       `cd ${GUEST_WORKSPACE} && exec "\${SHELL:-/bin/bash}" -l`,
     ],
     iconPath: new vscode.ThemeIcon("vm"),
-    cwd: context.layout.base,
+    // As a `file:` address: else a remote window opens its terminals on the other side.
+    cwd: vscode.Uri.file(context.layout.base),
     isTransient: true,
   });
   terminal.show();

@@ -2,6 +2,7 @@
 import * as vscode from "vscode";
 
 import type { Context } from "./context";
+import * as messages from "./messages";
 import type { Sandbox } from "./protocol";
 
 export class Revival {
@@ -21,7 +22,7 @@ export class Revival {
     this.life = sandbox.startedAt;
     if (before === undefined || before === this.life) return;
     const reopen = "Reopen";
-    const chosen = await vscode.window.showInformationMessage(
+    const chosen = await messages.info(
       `${sandbox.name} was started anew; this window still looks at the machine of before.`,
       reopen,
     );

@@ -2,6 +2,7 @@
 import * as vscode from "vscode";
 
 import type { Context } from "../context";
+import * as messages from "../messages";
 import { network } from "../words";
 
 interface Entry extends vscode.QuickPickItem {
@@ -11,7 +12,7 @@ interface Entry extends vscode.QuickPickItem {
 export async function menu(context: Context): Promise<void> {
   const { here } = context;
   if (here.kind === "elsewhere") {
-    void vscode.window.showWarningMessage(here.reason);
+    void messages.warn(here.reason);
     return;
   }
   const chosen = await vscode.window.showQuickPick(entries(context), {

@@ -2,6 +2,7 @@
 import * as vscode from "vscode";
 
 import type { Context } from "../context";
+import * as messages from "../messages";
 import type { Ports } from "../ports";
 import * as problem from "../problem";
 import { isCancelled } from "../problem";
@@ -40,7 +41,7 @@ export async function start(
 ): Promise<Sandbox | undefined> {
   status.failed(undefined);
   try {
-    const sandbox = await withSteps("Starting sandbox", async (report, token) =>
+    const sandbox = await withSteps("Starting sandbox", true, async (report, token) =>
       context.server.insist(
         SandboxStartRequest,
         { ...startSettings(), ...more, workspace },
@@ -52,13 +53,25 @@ export async function start(
     return sandbox;
   } catch (error) {
     if (isCancelled(error)) {
-      void vscode.window.showInformationMessage("The start was cancelled; nothing is left of it.");
+      context.look();
+      void messages.info(
+        goesOn(context, workspace)
+          ? "The start was cancelled here; it goes on for another program that waits for it."
+          : "The start was cancelled; nothing is left of it.",
+      );
       return undefined;
     }
     status.failed(error instanceof Error ? error.message : String(error));
     await problem.show(context, error, "start");
     return undefined;
   }
+}
+
+/** Whether somebody else wants the start that was cancelled here. */
+function goesOn({ layout }: Context, workspace: string): boolean {
+  const name = layout.meaning(workspace);
+  const state = name === undefined ? undefined : layout.read(name)?.state;
+  return state === "starting" || state === "running";
 }
 
 /** Open the remote window of a running sandbox. */
@@ -71,7 +84,12 @@ export async function enter({ context, ports }: Parts, sandbox: Sandbox): Promis
         cancellable: true,
       },
       async (progress, token) =>
-        openWindow(context, sandbox, (message) => progress.report({ message }), token),
+        openWindow(
+          context,
+          sandbox,
+          (message) => progress.report({ message: messages.plain(message) }),
+          token,
+        ),
     );
     ports.watch(sandbox);
   } catch (error) {
@@ -81,20 +99,21 @@ export async function enter({ context, ports }: Parts, sandbox: Sandbox): Promis
 
 type Step = { message?: string; percentage?: number };
 
-/** A notification with steps and Cancel; the cancel reaches the work. */
+/** A notification with steps, and with Cancel where that reaches the work. */
 export async function withSteps<T>(
   title: string,
+  cancellable: boolean,
   work: (report: (step: Step) => void, token: vscode.CancellationToken) => Promise<T>,
 ): Promise<T> {
   return await vscode.window.withProgress(
-    { location: vscode.ProgressLocation.Notification, title, cancellable: true },
+    { location: vscode.ProgressLocation.Notification, title, cancellable },
     async (progress, token) => {
       let done = 0;
       return await work(({ message, percentage }) => {
         const increment = percentage === undefined ? undefined : percentage - done;
         done = percentage ?? done;
         progress.report({
-          ...(message === undefined ? {} : { message }),
+          ...(message === undefined ? {} : { message: messages.plain(message) }),
           ...(increment === undefined ? {} : { increment }),
         });
       }, token);

@@ -4,6 +4,7 @@ import * as vscode from "vscode";
 import type { Context } from "../context";
 import { makeEnvironment } from "../environment";
 import { NoServer, onPath, probe } from "../interpreter";
+import * as messages from "../messages";
 import * as problem from "../problem";
 import { setting } from "../settings";
 
@@ -31,7 +32,7 @@ export async function installPackages(context: Context): Promise<void> {
       },
     );
     await context.server.restart();
-    void vscode.window.showInformationMessage(
+    void messages.info(
       "The packages are installed, in a virtual environment of the extension's own.",
     );
   } catch (error) {

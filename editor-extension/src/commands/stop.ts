@@ -1,7 +1,6 @@
 /** Stop and Restart; both first say what is lost. */
-import * as vscode from "vscode";
-
 import type { Context } from "../context";
+import * as messages from "../messages";
 import * as problem from "../problem";
 import { type Sandbox, SandboxStopRequest, type StartParams } from "../protocol";
 import { losses } from "../words";
@@ -25,7 +24,7 @@ export async function restart(parts: Parts): Promise<void> {
   if (!next) return;
   if (context.here.kind === "inside") return;
   const reopen = "Reopen";
-  const chosen = await vscode.window.showInformationMessage(
+  const chosen = await messages.info(
     `${next.name} runs again. A remote window of before has lost its machine.`,
     reopen,
   );
@@ -34,27 +33,23 @@ export async function restart(parts: Parts): Promise<void> {
 
 async function running(context: Context): Promise<Sandbox | undefined> {
   if (context.here.kind === "elsewhere") {
-    void vscode.window.showWarningMessage(context.here.reason);
+    void messages.warn(context.here.reason);
     return undefined;
   }
   const sandbox = await meant(context);
-  if (!sandbox) void vscode.window.showInformationMessage("No sandbox runs for this folder.");
+  if (!sandbox) void messages.info("No sandbox runs for this folder.");
   return sandbox;
 }
 
 async function agreed(verb: "Stop" | "Restart", sandbox: Sandbox): Promise<boolean> {
-  const chosen = await vscode.window.showWarningMessage(
-    `${verb} ${sandbox.name}?`,
-    { modal: true, detail: losses(sandbox) },
-    verb,
-  );
-  return chosen === verb;
+  return (await messages.ask(`${verb} ${sandbox.name}?`, losses(sandbox), verb)) === verb;
 }
 
 async function end(context: Context, { name }: Sandbox): Promise<boolean> {
   try {
-    await withSteps(`Stopping ${name}`, async (report, token) =>
-      context.server.insist(SandboxStopRequest, { name }, { token, progress: report }),
+    // A stop is never undone, so there is nothing to cancel.
+    await withSteps(`Stopping ${name}`, false, async (report) =>
+      context.server.insist(SandboxStopRequest, { name }, { progress: report }),
     );
     context.look();
     return true;

@@ -3,6 +3,7 @@ import * as vscode from "vscode";
 
 import type { Context } from "../context";
 import { real } from "../here";
+import * as messages from "../messages";
 import { type Sandbox, SandboxStatusRequest } from "../protocol";
 
 /** The folder to work on: the one clicked, the one open, or one that the user chooses. */
@@ -10,12 +11,13 @@ export async function chooseFolder(
   context: Context,
   clicked: unknown,
 ): Promise<string | undefined> {
-  if (clicked instanceof vscode.Uri && clicked.scheme === "file") return real(clicked.fsPath);
   const { here } = context;
   if (here.kind === "elsewhere") {
-    void vscode.window.showWarningMessage(here.reason);
+    void messages.warn(here.reason);
     return undefined;
   }
+  // What is not `file:` is the guest's, in its own window, and means the machine.
+  if (clicked instanceof vscode.Uri && clicked.scheme === "file") return real(clicked.fsPath);
   if (here.kind === "inside") return context.layout.record(here.name)?.workspace;
   const [only, ...more] = here.folders;
   if (only === undefined) return await askFolder();
@@ -48,25 +50,20 @@ export function nameOthers(context: Context, folder: string): void {
   if (here.kind !== "folders") return;
   const others = here.folders.filter((one) => one !== folder);
   if (!here.folders.includes(folder) || others.length === 0) return;
-  void vscode.window.showInformationMessage(
-    `The sandbox shares ${folder}. Not shared: ${others.join(", ")}.`,
-  );
+  void messages.info(`The sandbox shares ${folder}. Not shared: ${others.join(", ")}.`);
 }
 
 /** The running sandbox of this window; says so where there is none. */
 export async function running(context: Context): Promise<Sandbox | undefined> {
   const { here } = context;
   if (here.kind === "elsewhere") {
-    void vscode.window.showWarningMessage(here.reason);
+    void messages.warn(here.reason);
     return undefined;
   }
   const found = await meant(context);
   if (found?.state === "running" || found?.state === "starting") return found;
   const start = "Open in KVM Sandbox";
-  const chosen = await vscode.window.showInformationMessage(
-    "No sandbox runs for this folder.",
-    start,
-  );
+  const chosen = await messages.info("No sandbox runs for this folder.", start);
   if (chosen === start) await vscode.commands.executeCommand("kvmSandbox.open");
   return undefined;
 }
