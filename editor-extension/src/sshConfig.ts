@@ -5,6 +5,8 @@ import * as os from "node:os";
 import * as path from "node:path";
 
 const LIMIT_MS = 10_000;
+/** As many as Linux follows. */
+const MOST_LINKS = 40;
 
 /** The file that remote windows read: the provider's setting, else OpenSSH's own place. */
 export function configPath(setting: string | undefined, home = os.homedir()): string {
@@ -39,21 +41,48 @@ export function withInclude(text: string, ours: string): string {
   return `# Sandboxes of KVM Sandbox: their aliases, with pinned keys.\n${line}\n\n${text}`;
 }
 
-/** Add the line; the file keeps its mode, and a link stays a link. */
+/** Add the line; the file keeps its mode and its bytes, and a link stays a link. */
 export async function include(file: string, ours: string): Promise<void> {
-  let real = file;
+  const real = await destination(file);
   let mode = 0o600;
   let text = "";
   try {
-    real = await fs.realpath(file);
     mode = (await fs.stat(real)).mode & 0o777;
-    text = await fs.readFile(real, "utf8");
+    // Latin-1 has every byte: the file may be in any encoding, or in several.
+    text = await fs.readFile(real, "latin1");
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw error;
-    await fs.mkdir(path.dirname(file), { recursive: true, mode: 0o700 });
+    if (!isMissing(error)) throw error;
+    await fs.mkdir(path.dirname(real), { recursive: true, mode: 0o700 });
   }
   const fresh = `${real}.${process.pid}.new`;
-  await fs.writeFile(fresh, withInclude(text, ours), { mode });
+  const bytes = Buffer.from(ours, "utf8").toString("latin1");
+  await fs.writeFile(fresh, withInclude(text, bytes), { mode, encoding: "latin1" });
   await fs.chmod(fresh, mode);
   await fs.rename(fresh, real);
+}
+
+/** Where links lead, also where nothing is there yet. */
+async function destination(file: string): Promise<string> {
+  let found = path.resolve(file);
+  for (let links = 0; links < MOST_LINKS; links++) {
+    try {
+      return await fs.realpath(found);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+    }
+    let target: string;
+    try {
+      target = await fs.readlink(found);
+    } catch {
+      // Nothing there; its folder may be behind a link.
+      const folder = path.dirname(found);
+      return folder === found ? found : path.join(await destination(folder), path.basename(found));
+    }
+    found = path.resolve(await fs.realpath(path.dirname(found)), target);
+  }
+  throw new Error(`${file} leads through too many links.`);
+}
+
+function isMissing(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException).code === "ENOENT";
 }

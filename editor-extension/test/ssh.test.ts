@@ -50,6 +50,38 @@ test("a link stays one", async () => {
   expect(fs.readFileSync(real, "utf8")).toContain(includeLine("/c/ssh_config"));
 });
 
+test("a link to a file that is not there yet stays one, and the file is made where it leads", async () => {
+  const folder = temporary();
+  fs.mkdirSync(path.join(folder, "elsewhere", "links"), { recursive: true });
+  fs.symlinkSync(path.join(folder, "elsewhere", "links"), path.join(folder, "ssh"));
+  const file = path.join(folder, "ssh", "config");
+  // Up from where the link is, not from where the path seems to be.
+  fs.symlinkSync("../dotfiles/ssh_config", file);
+  await include(file, "/c/ssh_config");
+  expect(fs.readlinkSync(file)).toBe("../dotfiles/ssh_config");
+  const made = path.join(folder, "elsewhere", "dotfiles", "ssh_config");
+  expect(fs.readFileSync(made, "utf8")).toContain(includeLine("/c/ssh_config"));
+  expect(fs.statSync(made).mode & 0o777).toBe(0o600);
+});
+
+test("links in a circle are an error, not an endless search", async () => {
+  const folder = temporary();
+  const file = path.join(folder, "config");
+  fs.symlinkSync("config", file);
+  await expect(include(file, "/c/ssh_config")).rejects.toThrow();
+});
+
+test("the bytes of the file are kept, and the path of ours is UTF-8, whatever they are", async () => {
+  const file = path.join(temporary(), "config");
+  const before = Buffer.from("# caf\xe9 \xc3\xa9 \xff\r\nHost x\r\n", "latin1");
+  fs.writeFileSync(file, before);
+  await include(file, "/é/ssh_config");
+  await include(file, "/é/ssh_config");
+  const after = fs.readFileSync(file);
+  expect(after.subarray(-before.length).equals(before)).toBe(true);
+  expect(after.toString("utf8").split(includeLine("/é/ssh_config")).length).toBe(2);
+});
+
 test("a line that stands too low is moved, not doubled", () => {
   const line = includeLine("/c");
   const moved = withInclude(`Host x\n  User y\n${line}\n`, "/c");

@@ -39,19 +39,19 @@ def line(ours: Path) -> str:
 def add(file: Path, ours: Path) -> None:
     """Put the line at the top, where no Host block above can hide it.
 
-    The file keeps its mode, and a link stays a link.
+    The file keeps its mode and its bytes, and a link stays a link.
 
     Raises:
         PermissionDenied, DiskFull: it cannot be written.
     """
     real = file.resolve()
-    wanted = line(ours)
+    wanted = os.fsencode(line(ours))
     with files.translated(real):
         real.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        text = real.read_text(errors="surrogateescape") if real.exists() else ""
+        text = real.read_bytes() if real.exists() else b""
         mode = real.stat().st_mode & 0o777 if real.exists() else 0o600
         kept = [one for one in text.splitlines(keepends=True) if one.strip() != wanted]
         fresh = real.with_name(f"{real.name}.{os.getpid()}.new")
-        fresh.write_text(f"{wanted}\n{''.join(kept)}", errors="surrogateescape")
+        fresh.write_bytes(wanted + b"\n" + b"".join(kept))
         fresh.chmod(mode)
         fresh.replace(real)

@@ -53,3 +53,14 @@ def test_a_link_stays_one(tmp_path: Path, ours: Path) -> None:
     include.add(file, ours)
     assert file.is_symlink()
     assert real.read_text().startswith(include.line(ours))
+
+
+def test_the_bytes_of_the_file_are_kept(tmp_path: Path) -> None:
+    """Whatever encoding and ends of lines it has."""
+    file = tmp_path / "config"
+    before = b"# caf\xe9 \xc3\xa9 \x85\r\nHost x\r\n"
+    file.write_bytes(before)
+    ours = Path("/\xe9/ssh_config")
+    for _ in range(2):
+        include.add(file, ours)
+        assert file.read_bytes() == include.line(ours).encode() + b"\n" + before
