@@ -35,7 +35,8 @@ SETTINGS_HEAD = f"""\
 A later one wins:
 
 1. the default;
-2. your own file, `~/.config/sandbox/config.toml` (`$XDG_CONFIG_HOME/sandbox/config.toml`);
+2. your own file, `~/.config/sandbox/config.toml` (`$XDG_CONFIG_HOME/sandbox/config.toml`), and over
+   it your own settings in an editor that has them;
 3. the folder's file, `sandbox.toml` in the workspace;
 4. flags on the command line, or parameters of a request.
 

@@ -22,6 +22,8 @@ export interface SandboxRecord {
   readonly name: string;
   /** Real path. */
   readonly workspace: string;
+  /** What its last start was asked for beside the files, by key. */
+  readonly overrides: Readonly<Record<string, unknown>>;
 }
 
 /** The folder that everything lies in. */
@@ -71,9 +73,13 @@ export class Layout {
   record(name: string): SandboxRecord | undefined {
     if (!NAME.test(name)) return undefined;
     const value = parsed(read(path.join(this.names, name, "record.json")));
-    return typeof value?.name === "string" && typeof value.workspace === "string"
-      ? { name: value.name, workspace: value.workspace }
-      : undefined;
+    if (typeof value?.name !== "string" || typeof value.workspace !== "string") return undefined;
+    const { overrides } = value;
+    return {
+      name: value.name,
+      workspace: value.workspace,
+      overrides: typeof overrides === "object" && overrides !== null ? { ...overrides } : {},
+    };
   }
 
   /** The state of a sandbox; undefined where it has none, or one this version cannot read. */

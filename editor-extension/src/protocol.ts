@@ -392,6 +392,8 @@ export interface StartParams {
   name?: string;
   /** Share even what is refused for good reasons (`/`, the home folder), and nest. Default: `false`. */
   force?: boolean;
+  /** What the user has set in the client for all sandboxes, by the keys of `config.toml` (`workspace.read_only`). It counts as that file does and goes before it, so a folder's file may still tighten it; what is asked for at this start is in the other fields. */
+  userSettings?: Record<string, boolean | number | string>;
   /** Memory of the guest in MiB. */
   memoryMib?: number;
   /** Virtual processors of the guest. */

@@ -12,13 +12,25 @@ import { START_SETTINGS } from "./startSettings";
 
 export const SECTION = "kvmSandbox";
 
-/** Parameters for a start: only what was set, so that the user's config.toml holds for the rest. */
-export function startSettings(): Partial<StartParams> {
+/**
+ * The user's standing settings, by key: only what was set, so that config.toml holds for the rest.
+ * They count as that file does, so a folder may tighten them.
+ */
+export function userSettings(): NonNullable<StartParams["userSettings"]> {
   const section = vscode.workspace.getConfiguration(SECTION);
+  const given: NonNullable<StartParams["userSettings"]> = {};
+  for (const { key } of START_SETTINGS) {
+    const value = section.inspect<boolean | number | string>(key)?.globalValue;
+    if (value !== undefined && value !== null) given[key] = value;
+  }
+  return given;
+}
+
+/** What an earlier start was asked for, as parameters of the next one. */
+export function repeated(overrides: Readonly<Record<string, unknown>>): Partial<StartParams> {
   const given: Record<string, unknown> = {};
   for (const { key, field } of START_SETTINGS) {
-    const value = section.inspect(key)?.globalValue;
-    if (value !== undefined && value !== null) given[field] = value;
+    if (overrides[key] !== undefined) given[field] = overrides[key];
   }
   return given as Partial<StartParams>;
 }

@@ -4,7 +4,7 @@ import * as vscode from "vscode";
 import { ResponseError } from "vscode-jsonrpc/node";
 
 import { start } from "../src/commands/open";
-import { stop } from "../src/commands/stop";
+import { restart, stop } from "../src/commands/stop";
 import { chooseFolder } from "../src/commands/target";
 import type { Context } from "../src/context";
 import type { Here } from "../src/here";
@@ -93,4 +93,38 @@ test("a stop cannot be cancelled, a start can", async () => {
   await stop(all);
   await start(all, "/w");
   expect(progress.map(({ cancellable }) => cancellable)).toEqual([false, true]);
+});
+
+test("a start tells the user's settings apart from what is asked for, a restart asks for the same", async () => {
+  const overrides = { network: "offline", "workspace.read_only": true, memory: 512, odd: 1 };
+  remember(layout, "sandbox-w", "/w", { overrides });
+  write(layout, "sandbox-w", { state: "running", workspace: "/w", network: "offline" });
+  const { getConfiguration } = vscode.workspace;
+  const values: Record<string, unknown> = { memory: 4096, network: "open" };
+  const inspect = (key: string) => ({ globalValue: values[key] });
+  vscode.workspace.getConfiguration = (() => ({ inspect })) as never;
+  try {
+    const all = parts({ kind: "folders", folders: ["/w"] });
+    insist.mockResolvedValue({ name: "sandbox-w" });
+    await start(all, "/w", { network: "proxy" });
+    window.showWarningMessage?.mockResolvedValueOnce("Restart");
+    await restart(all);
+  } finally {
+    vscode.workspace.getConfiguration = getConfiguration;
+  }
+  const asked = insist.mock.calls
+    .filter(([type]) => type.method === "sandbox/start")
+    .map(([, params]) => params);
+  const userSettings = values;
+  expect(asked).toEqual([
+    { userSettings, workspace: "/w", network: "proxy" },
+    {
+      userSettings,
+      workspace: "/w",
+      network: "offline",
+      workspaceReadOnly: true,
+      memoryMib: 512,
+      force: true,
+    },
+  ]);
 });

@@ -4,7 +4,7 @@ import * as vscode from "vscode";
 import { authorityOf } from "../src/authority";
 import { here, shown } from "../src/here";
 import { Layout } from "../src/place";
-import { startSettings } from "../src/settings";
+import { userSettings } from "../src/settings";
 import { remember } from "./state";
 import { temporary } from "./temporary";
 
@@ -73,7 +73,7 @@ test("an editor on another system, and one in a sandbox", () => {
   expect(place.kind === "elsewhere" && place.reason).toContain("in a sandbox already");
 });
 
-test("a start gets what the user has set, and nothing a folder or a guest has", () => {
+test("the user's settings are what the user has set, and nothing that a folder or a guest has", () => {
   const values: Record<string, object> = {
     memory: { globalValue: 1024, workspaceValue: 8192, defaultValue: 2048 },
     network: { workspaceValue: "open", workspaceFolderValue: "open", defaultValue: "open" },
@@ -81,5 +81,5 @@ test("a start gets what the user has set, and nothing a folder or a guest has", 
     persist: { globalValue: "" },
   };
   workspace.getConfiguration = () => ({ inspect: (key: string) => values[key] });
-  expect(startSettings()).toEqual({ memoryMib: 1024, workspaceReadOnly: true, persist: "" });
+  expect(userSettings()).toEqual({ memory: 1024, "workspace.read_only": true, persist: "" });
 });

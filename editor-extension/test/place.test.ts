@@ -18,7 +18,11 @@ test("a folder's sandbox, by its path", () => {
   expect(layout.nameOf("/w")).toBeUndefined();
   remember(layout, "sandbox-w", "/w");
   expect(layout.nameOf("/w")).toBe("sandbox-w");
-  expect(layout.record("sandbox-w")).toEqual({ name: "sandbox-w", workspace: "/w" });
+  expect(layout.record("sandbox-w")).toEqual({
+    name: "sandbox-w",
+    workspace: "/w",
+    overrides: {},
+  });
   expect(layout.read("sandbox-w")).toBeUndefined();
   write(layout, "sandbox-w", { state: "running", workspace: "/w" });
   expect(layout.read("sandbox-w")?.state).toBe("running");

@@ -5,14 +5,14 @@ import * as path from "node:path";
 import type { Layout } from "../src/place";
 
 /** As the service remembers a folder. */
-export function remember(layout: Layout, name: string, workspace: string): void {
+export function remember(layout: Layout, name: string, workspace: string, more = {}): void {
   fs.mkdirSync(path.join(layout.names, name), { recursive: true });
   fs.mkdirSync(layout.byPath, { recursive: true });
   const digest = createHash("sha256").update(workspace).digest("hex");
   fs.writeFileSync(path.join(layout.byPath, digest), name);
   fs.writeFileSync(
     path.join(layout.names, name, "record.json"),
-    JSON.stringify({ name, workspace, schema: 1 }),
+    JSON.stringify({ name, workspace, schema: 1, ...more }),
   );
 }
 

@@ -1,4 +1,7 @@
-"""Where settings come from: default < user's config.toml < folder's sandbox.toml < flags."""
+"""Where settings come from: default < user < folder's sandbox.toml < flags.
+
+The user's are in config.toml, and over it in the settings of an editor, which passes them on.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class Origin(enum.StrEnum):
     DEFAULT = "default"
     """Nobody."""
     USER = "user"
-    """The user's config.toml."""
+    """The user's config.toml, or the user's settings in the client."""
     FOLDER = "folder"
     """The folder's sandbox.toml."""
     OVERRIDE = "override"
@@ -47,11 +50,13 @@ def load(
     workspace: str | None,
     overrides: Mapping[str, object],
     *,
+    user: Mapping[str, object] | None = None,
     source: str = "the command line",
 ) -> Loaded:
     """The settings for a workspace (a real path; None where none is concerned).
 
-    `overrides` are by key, `source` is what to call them in errors.
+    `overrides` are by key, `source` is what to call them in errors. `user` are those that the user
+    has set in the client for all sandboxes: they count as config.toml does, and go before it.
 
     Raises:
         SettingInvalid: a value or a file is wrong; the folder's file is not a plain file.
@@ -60,7 +65,8 @@ def load(
     values: dict[str, Value] = {setting.key: setting.default for setting in SETTINGS}
     origins = dict.fromkeys(values, Origin.DEFAULT)
 
-    for key, value in _user().items():
+    standing = _user() | check(user or {}, source="the client's settings")
+    for key, value in standing.items():
         values[key], origins[key] = value, Origin.USER
 
     warnings: list[str] = []

@@ -55,6 +55,8 @@ class Record:
     overrides: dict[str, Any] = field(factory=dict)
     """Settings that the last start was given beside the files, by key: when the alias of a stopped
     sandbox starts it again, a read-only workspace must not come back writable."""
+    user_settings: dict[str, Any] = field(factory=dict)
+    """What the client of the last start had of the user's settings, for the same reason."""
     image: Pin | None = None
     """What it last started from."""
     schema: int = SCHEMA
@@ -162,12 +164,18 @@ def remember_image(layout: Layout, name: str, pin: Pin) -> None:
         write(layout, attrs.evolve(record, image=pin))
 
 
-def remember_overrides(layout: Layout, name: str, overrides: Mapping[str, object]) -> None:
+def remember_settings(
+    layout: Layout, name: str, overrides: Mapping[str, object], user: Mapping[str, object]
+) -> None:
     """Note the settings that a start was given beside the files."""
+
+    def plain(settings: Mapping[str, object]) -> dict[str, object]:
+        return {key: str(v) if isinstance(v, str) else v for key, v in settings.items()}
+
     record = read(layout, name)
-    plain = {key: str(v) if isinstance(v, str) else v for key, v in overrides.items()}
-    if record.overrides != plain:
-        write(layout, attrs.evolve(record, overrides=plain))
+    noted = attrs.evolve(record, overrides=plain(overrides), user_settings=plain(user))
+    if record != noted:
+        write(layout, noted)
 
 
 def forget(layout: Layout, name: str) -> None:

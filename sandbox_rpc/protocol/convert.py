@@ -58,6 +58,13 @@ def _converter() -> cattrs.Converter:
             return value
         raise TypeError("expected int or str")
 
+    def scalar(value: Any, _: Any) -> Any:
+        # As it came: a whole number stays one.
+        if type(value) in (bool, int, float, str):
+            return value
+        raise TypeError("expected bool, number or str")
+
+    converter.register_structure_hook(bool | float | str, scalar)
     converter.register_structure_hook(int | str, identifier)
     converter.register_structure_hook(int | str | None, identifier)
     converter.register_unstructure_hook_factory(attrs.has, unstructure)

@@ -194,6 +194,10 @@ class StartParams:
     """Name to give it; by default one from the folder's."""
     force: bool = False
     """Share even what is refused for good reasons (`/`, the home folder), and nest."""
+    user_settings: dict[str, bool | float | str] | None = None
+    """What the user has set in the client for all sandboxes, by the keys of `config.toml`
+    (`workspace.read_only`). It counts as that file does and goes before it, so a folder's file may
+    still tighten it; what is asked for at this start is in the other fields."""
     memory_mib: int | None = None
     """Memory of the guest in MiB."""
     cpus: int | None = None

@@ -30,14 +30,15 @@ async def connect(layout: Layout, name: str, *, report: Report = silent) -> None
     record = names.read(layout, name)
     sandbox = await status(layout, record)
     if sandbox.state is not State.RUNNING:
-        if not sources.load(record.workspace, record.overrides).settings.ssh_autostart:
+        user = record.user_settings
+        if not sources.load(record.workspace, record.overrides, user=user).settings.ssh_autostart:
             raise SandboxNotRunning(
                 f"{name} is not running, and ssh.autostart is off.",
                 hint=f"Start it: sandbox start {record.workspace}",
             )
         # As it was started last, not as the files alone say; and it has been shared before, so what
         # spoke against the folder has been overruled before.
-        wanted = Start(record.workspace, settings=record.overrides, force=True)
+        wanted = Start(record.workspace, settings=record.overrides, user_settings=user, force=True)
         sandbox = await start(layout, wanted, report=report)
     if sandbox.ssh is None:
         raise SshUnreachable(f"{name} has no SSH port.")

@@ -41,6 +41,8 @@ class Start:
     """Name to give it; by default one from the folder's."""
     settings: Mapping[str, object] = field(factory=dict)
     """Settings that go before those of all files, by key."""
+    user_settings: Mapping[str, object] = field(factory=dict)
+    """The user's settings in the client, by key: they count as config.toml, and go before it."""
     force: bool = False
     """Share even what is refused for good reasons, and nest."""
 
@@ -74,12 +76,12 @@ async def start(
     if record is not None:
         real = record.workspace
     admitted = workspace.admit(layout, real, force=wanted.force or record is not None)
-    loaded = sources.load(admitted.path, wanted.settings)
+    loaded = sources.load(admitted.path, wanted.settings, user=wanted.user_settings)
     with files.translated(layout.base):
         layout.make()
     record = record or names.allot(layout, admitted.path, wanted.name)
     if not is_alive(layout, record.name):
-        names.remember_overrides(layout, record.name, wanted.settings)
+        names.remember_settings(layout, record.name, wanted.settings, wanted.user_settings)
     request = StartRequest(
         workspace=admitted.path,
         settings=loaded.settings,

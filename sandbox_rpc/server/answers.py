@@ -77,7 +77,10 @@ class Answers:
 
     async def start(self, params: t.StartParams, call: Call) -> t.Sandbox:
         """`sandbox/start`."""
-        wanted = Start(params.workspace, params.name, _settings(params), force=params.force)
+        wanted = Start(
+            params.workspace, params.name, _settings(params), params.user_settings or {},
+            force=params.force,
+        )  # fmt: skip
         with reporting(self._notify, call.token, "Starting sandbox") as report:
             return await start(self._layout, wanted, report=report, cancel=call.cancel)
 

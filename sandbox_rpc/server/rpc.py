@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -270,5 +271,10 @@ def _parsed(body: bytes) -> dict[str, Any]:
 def _at(problem: str, kind: type) -> str:
     """cattrs names the Python class and field, the client knows `params` and camelCase."""
     what, at, where = problem.partition(" @ ")
-    first, *rest = where.replace(kind.__name__, "params", 1).split(".")
-    return what + at + ".".join([first, *map(convert.camel, rest)])
+    where = where.replace(kind.__name__, "params", 1)
+    # Keys of a map, in brackets, are the client's own.
+    return (
+        what
+        + at
+        + re.sub(r"\.(\w+)(?![^\[]*\])", lambda field: f".{convert.camel(field[1])}", where)
+    )

@@ -27,6 +27,12 @@ from tests.contract.service import Service
         ("sandbox/start", {"workspace": "/", "workDoneToken": 1.5}, "params.workDoneToken"),
         ("sandbox/start", {"workspace": "/", "workDoneToken": []}, "params.workDoneToken"),
         ("sandbox/start", {"workspace": "/", "boxNamespace": 5}, "params.boxNamespace"),
+        ("sandbox/start", {"workspace": "/", "userSettings": 3}, "params.userSettings"),
+        (
+            "sandbox/start",
+            {"workspace": "/", "userSettings": {"workspace.read_only": [1]}},
+            "params.userSettings['workspace.read_only']",
+        ),
         ("sandbox/stop", {"name": "x", "force": 1}, "params.force"),
         ("sandbox/list", {"stopped": "yes"}, "params.stopped"),
         ("console/attach", {"name": "x", "stream": "s", "offset": "0"}, "params.offset"),

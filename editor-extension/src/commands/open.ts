@@ -8,7 +8,7 @@ import * as problem from "../problem";
 import { isCancelled } from "../problem";
 import { type Sandbox, SandboxStartRequest, type StartParams } from "../protocol";
 import { openWindow } from "../remote";
-import { startSettings } from "../settings";
+import { userSettings } from "../settings";
 import type { StatusBar } from "../statusBar";
 import { chooseFolder, nameOthers } from "./target";
 
@@ -44,7 +44,7 @@ export async function start(
     const sandbox = await withSteps("Starting sandbox", true, async (report, token) =>
       context.server.insist(
         SandboxStartRequest,
-        { ...startSettings(), ...more, workspace },
+        { userSettings: userSettings(), ...more, workspace },
         { token, progress: report },
       ),
     );

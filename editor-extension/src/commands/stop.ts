@@ -2,7 +2,8 @@
 import type { Context } from "../context";
 import * as messages from "../messages";
 import * as problem from "../problem";
-import { type Sandbox, SandboxStopRequest, type StartParams } from "../protocol";
+import { type Sandbox, SandboxStopRequest } from "../protocol";
+import { repeated } from "../settings";
 import { losses } from "../words";
 import { enter, type Parts, start, withSteps } from "./open";
 import { meant } from "./target";
@@ -18,9 +19,10 @@ export async function restart(parts: Parts): Promise<void> {
   const sandbox = await running(context);
   if (!sandbox || !(await agreed("Restart", sandbox))) return;
   if (!(await end(context, sandbox))) return;
-  // What was asked for at the start that is being repeated.
-  const again: Partial<StartParams> = sandbox.network ? { network: sandbox.network } : {};
-  const next = await start(parts, sandbox.workspace, again);
+  // As SSH to its alias would start it: with what the last start was asked for, and it has been
+  // shared before, so what spoke against the folder has been overruled before.
+  const asked = context.layout.record(sandbox.name)?.overrides ?? {};
+  const next = await start(parts, sandbox.workspace, { ...repeated(asked), force: true });
   if (!next) return;
   if (context.here.kind === "inside") return;
   const reopen = "Reopen";

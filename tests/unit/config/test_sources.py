@@ -37,6 +37,31 @@ def test_the_later_source_wins(workspace: Path, config_file: Path) -> None:
     assert (loaded.warnings, loaded.folder) == ([], FolderState.TIGHTENED)
 
 
+def test_the_users_settings_in_a_client_are_the_users(workspace: Path, config_file: Path) -> None:
+    """Over config.toml, and a bound to the folder, which may tighten them and do no more."""
+    config_file.write_text("memory = '8G'\nnetwork = 'offline'\ncpus = 8\n")
+    (workspace / "sandbox.toml").write_text("memory = '2G'\nnetwork = 'proxy'\ncpus = 6\n")
+    user = {"memory": 4096, "network": "open", "cpus": 4}
+    loaded = sources.load(str(workspace), {}, user=user)
+    chosen = loaded.settings
+    assert (chosen.memory_mib, chosen.network, chosen.cpus) == (2048, "proxy", 4)
+    assert [loaded.origins[key] for key in ("memory", "network", "cpus")] == [
+        Origin.FOLDER,
+        Origin.FOLDER,
+        Origin.USER,
+    ]
+    assert loaded.folder is FolderState.UNTRUSTED
+    asked = sources.load(str(workspace), {"network": "open"}, user=user)
+    assert asked.settings.network == "open"
+
+
+@pytest.mark.parametrize("user", [{"memroy": 1}, {"cpus": "2"}, {"cpus": 0}])
+def test_the_users_settings_in_a_client_are_checked(user: dict[str, object]) -> None:
+    with pytest.raises(SettingInvalid) as caught:
+        sources.load(None, {}, user=user)
+    assert caught.value.details["source"] == "the client's settings"
+
+
 def test_a_flag_may_widen_what_the_folder_tightened(workspace: Path) -> None:
     (workspace / "sandbox.toml").write_text("[box]\nfilter = 'require'\n")
     assert sources.load(str(workspace), {"box.filter": "off"}).settings.box_filter == "off"

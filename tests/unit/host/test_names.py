@@ -199,7 +199,7 @@ def test_cache_base_that_cannot_be_a_folder(tmp_path: Path, base: str) -> None:
     assert "SANDBOX_CACHE_BASE" in str(caught.value.hint)
 
 
-def test_overrides_are_remembered_with_their_types(layout: Layout) -> None:
+def test_settings_are_remembered_with_their_types(layout: Layout) -> None:
     """A sandbox that was started read-only must not come back writable by its alias."""
     record = names.allot(layout, "/home/me/app")
     given: dict[str, object] = {
@@ -207,11 +207,14 @@ def test_overrides_are_remembered_with_their_types(layout: Layout) -> None:
         "memory": 1024,
         "accelerator": Accelerator.TCG,
     }
-    names.remember_overrides(layout, record.name, given)
-    assert names.read(layout, record.name).overrides == {
+    names.remember_settings(layout, record.name, given, {"network": "offline"})
+    noted = names.read(layout, record.name)
+    assert noted.overrides == {
         "workspace.read_only": True,
         "memory": 1024,
         "accelerator": "tcg",
     }
-    names.remember_overrides(layout, record.name, {})
-    assert names.read(layout, record.name).overrides == {}
+    assert noted.user_settings == {"network": "offline"}
+    names.remember_settings(layout, record.name, {}, {})
+    noted = names.read(layout, record.name)
+    assert (noted.overrides, noted.user_settings) == ({}, {})

@@ -36,8 +36,8 @@ from sandbox_rpc.server.serve import Session
 SCHEMA = schema(source_model())
 OFFERED = [setting for setting in SETTINGS if "start" in setting.commands]
 """Settings that a start takes."""
-OWN = {"workspace", "name", "force", "work_done_token"}
-"""Fields of StartParams that are no settings."""
+OWN = {"workspace", "name", "force", "user_settings", "work_done_token"}
+"""Fields of StartParams that are no settings of this start."""
 WIRE: dict[Kind, type] = {
     Kind.SIZE: int,
     Kind.COUNT: int,
