@@ -9,6 +9,8 @@ import * as path from "node:path";
 /** What the bundle cannot carry: built for one version of Python and one processor. */
 export const COMPILED = ["paramiko>=5.1,<6", "zstandard>=0.22"] as const;
 const FOLDER = "environment";
+/** The one of before, until the next one is complete. */
+const ASIDE = "environment.before";
 const MARK = "complete";
 
 /**
@@ -28,7 +30,7 @@ export async function environmentPython(
   }
 }
 
-/** Make it with pip as this host has it configured. */
+/** Make it with pip as this host has it configured; where that fails, the one of before stays. */
 export async function makeEnvironment(
   storage: string,
   python: string,
@@ -37,8 +39,9 @@ export async function makeEnvironment(
   signal: AbortSignal,
 ): Promise<string> {
   const folder = path.join(storage, FOLDER);
-  await fs.rm(folder, { recursive: true, force: true });
+  const aside = path.join(storage, ASIDE);
   await fs.mkdir(storage, { recursive: true });
+  await putAside(folder, aside);
   try {
     report("Making a virtual environment");
     await run(python, ["-m", "venv", folder], signal);
@@ -50,11 +53,29 @@ export async function makeEnvironment(
       signal,
     );
     await fs.writeFile(path.join(folder, MARK), mark(chosen));
+    await remove(aside);
     return inside;
   } catch (error) {
-    await fs.rm(folder, { recursive: true, force: true });
+    await remove(folder);
+    await fs.rename(aside, folder).catch(() => undefined);
     throw error;
   }
+}
+
+/** Move a whole one away; where it is not whole, the one that was put aside before it is kept. */
+async function putAside(folder: string, aside: string): Promise<void> {
+  const whole = await fs.access(path.join(folder, MARK)).then(
+    () => true,
+    () => false,
+  );
+  if (!whole) return remove(folder);
+  await remove(aside);
+  // Not made in a new place and moved here: scripts in it name the place where they were made.
+  await fs.rename(folder, aside);
+}
+
+function remove(folder: string): Promise<void> {
+  return fs.rm(folder, { recursive: true, force: true });
 }
 
 function mark(chosen: string): string {

@@ -90,7 +90,9 @@ export async function find(choice: Choice, env: Variables, ask: Probe = probe): 
   }
   const tried: string[] = [];
   if (choice.bundled !== undefined) {
-    const python = await interpreter(choice, env, ask, tried);
+    const python =
+      (await environment(choice, ask, tried)) ??
+      (await findPython(choice.interpreter, env, tried, ask));
     if (python !== undefined) {
       return {
         command: python.path,
@@ -111,19 +113,36 @@ export async function find(choice: Choice, env: Variables, ask: Probe = probe): 
   );
 }
 
-async function interpreter(
-  choice: Choice,
-  env: Variables,
+interface Python {
+  readonly path: string;
+  readonly why: string;
+}
+
+async function environment(
+  { environment }: Choice,
   ask: Probe,
   tried: string[],
-): Promise<{ path: string; why: string } | undefined> {
-  if (choice.environment !== undefined) {
-    tried.push(choice.environment);
-    const found = await ask(choice.environment);
-    if (found !== undefined) return { path: found, why: "the extension's virtual environment" };
-  }
-  if (choice.interpreter) {
-    const wanted = expanded(choice.interpreter);
+): Promise<Python | undefined> {
+  if (environment === undefined) return undefined;
+  tried.push(environment);
+  const found = await ask(environment);
+  return found === undefined
+    ? undefined
+    : { path: found, why: "the extension's virtual environment" };
+}
+
+/**
+ * The Python of this host: the one that the user has `chosen`, else the first on PATH that is new
+ * enough. `tried` gets what was looked at.
+ */
+export async function findPython(
+  chosen: string,
+  env: Variables,
+  tried: string[],
+  ask: Probe = probe,
+): Promise<Python | undefined> {
+  if (chosen) {
+    const wanted = expanded(chosen);
     const file = wanted.includes("/") ? wanted : (onPath(wanted, env) ?? wanted);
     const found = await ask(file);
     if (found !== undefined) return { path: found, why: "kvmSandbox.server.interpreter" };

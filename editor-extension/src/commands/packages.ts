@@ -3,7 +3,7 @@ import * as vscode from "vscode";
 
 import type { Context } from "../context";
 import { makeEnvironment } from "../environment";
-import { NoServer, onPath, probe } from "../interpreter";
+import { findPython, NoServer } from "../interpreter";
 import * as messages from "../messages";
 import * as problem from "../problem";
 import { setting } from "../settings";
@@ -12,8 +12,9 @@ export async function installPackages(context: Context): Promise<void> {
   const abort = new AbortController();
   try {
     const chosen = setting("server.interpreter", "");
-    const python = await probe(chosen || (onPath("python3", process.env) ?? "/usr/bin/python3"));
-    if (python === undefined) throw new NoServer("There is no Python 3.11 or newer.", [chosen]);
+    const tried: string[] = [];
+    const python = await findPython(chosen, process.env, tried);
+    if (python === undefined) throw new NoServer("There is no Python 3.11 or newer.", tried);
     await vscode.window.withProgress(
       {
         location: vscode.ProgressLocation.Notification,
@@ -24,7 +25,7 @@ export async function installPackages(context: Context): Promise<void> {
         token.onCancellationRequested(() => abort.abort());
         await makeEnvironment(
           context.storage,
-          python,
+          python.path,
           chosen,
           (message) => progress.report({ message }),
           abort.signal,
