@@ -81,11 +81,7 @@ class Console implements vscode.Pseudoterminal {
     this.closed = true;
     clearTimeout(this.drawing);
     for (const one of this.disposables) one.dispose();
-    if (this.attached) {
-      this.context.server
-        .request(ConsoleDetachRequest, { stream: this.stream })
-        .catch(() => undefined);
-    }
+    if (this.attached) this.detach(this.stream);
   }
 
   handleInput(data: string): void {
@@ -102,19 +98,29 @@ class Console implements vscode.Pseudoterminal {
   private async attach(): Promise<void> {
     if (this.closed) return;
     this.attached = false;
-    this.stream = `editor-${process.pid}-${++streams}`;
+    const stream = `editor-${process.pid}-${++streams}`;
+    this.stream = stream;
     const from = this.next === undefined ? { tail: HISTORY } : { offset: this.next };
     try {
       await this.context.server.request(ConsoleAttachRequest, {
         name: this.name,
-        stream: this.stream,
+        stream,
         ...from,
       });
+      if (this.closed || this.stream !== stream) {
+        // Closed meanwhile, or attached anew: this very request may have started a new service.
+        this.detach(stream);
+        return;
+      }
       this.attached = true;
       await this.resize();
     } catch (error) {
-      this.say(error instanceof Error ? error.message : String(error));
+      if (this.stream === stream) this.say(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  private detach(stream: string): void {
+    this.context.server.request(ConsoleDetachRequest, { stream }).catch(() => undefined);
   }
 
   private machineEnded(): void {

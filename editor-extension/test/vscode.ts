@@ -30,6 +30,13 @@ export class Uri {
   }
 }
 export class ThemeIcon {}
+export class EventEmitter<T> {
+  private readonly listeners: ((value: T) => void)[] = [];
+  readonly event = (listener: (value: T) => void) => this.listeners.push(listener);
+  fire(value: T): void {
+    for (const listener of this.listeners) listener(value);
+  }
+}
 export const ConfigurationTarget = { Global: 1 };
 export const ProgressLocation = { Notification: 15 };
 export const commands = { executeCommand: vi.fn() };
