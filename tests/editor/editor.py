@@ -118,8 +118,9 @@ class Editor:
             self._process.wait()
 
     def url(self, folder: Path | str | None) -> str:
-        """The address of a window; a text is the URI of a folder elsewhere."""
-        query = "" if folder is None else "?folder=" + urllib.parse.quote(str(folder), safe="/:+")
+        """The address of a window on a folder or workspace file; a text is a URI elsewhere."""
+        kind = "workspace" if str(folder).endswith(".code-workspace") else "folder"
+        query = "" if folder is None else f"?{kind}=" + urllib.parse.quote(str(folder), safe="/:+")
         return f"http://127.0.0.1:{self.port}/{query}"
 
     def extension_log(self) -> str:

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import urllib.parse
 from collections.abc import Callable
 from pathlib import Path
 
@@ -302,7 +303,8 @@ def test_open_recent_starts_the_machine_without_a_network(
     """
     provider.drop()
     story.inside.page.close()
-    uri = story.inside.page.url.partition("folder=")[2].partition("&")[0]
+    query = urllib.parse.urlsplit(story.inside.page.url).query.replace("+", "%2B")
+    (uri,) = urllib.parse.parse_qs(query)["folder"]
     person.config_file.write_text('network = "offline"\n')
     try:
         again = windows(uri)
