@@ -217,4 +217,4 @@ class Window:
     def shot(self, name: str) -> None:
         """Keep a picture."""
         self.editor.shots.mkdir(parents=True, exist_ok=True)
-        self.page.screenshot(path=str(self.editor.shots / f"{name}.png"))
+        self.page.screenshot(path=str(self.editor.shots / f"{name}.png"), animations="disabled")

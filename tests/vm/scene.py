@@ -98,10 +98,12 @@ class Scene:
     def wait_for_phase(self, *wanted: str) -> None:
         """Until QEMU runs and its start is there; the files of a dead one do not count."""
         lock = self.host.home_of(self.name).vm_lock
-        wait_for(
-            lambda: locks.is_held(lock) and self.phase() in wanted,
-            f"phase {wanted}", seconds=PHASE_LIMIT_S, pause=0.005,
-        )  # fmt: skip
+
+        def reached() -> bool:
+            state = self.state()
+            return state.get("phase") in wanted and state.get("pid") in locks.holders(lock)
+
+        wait_for(reached, f"phase {wanted}", seconds=PHASE_LIMIT_S, pause=0.005)
 
     def supervisor(self) -> int:
         return self.host.supervisor_pid(self.name)
