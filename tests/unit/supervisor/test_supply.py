@@ -115,7 +115,7 @@ async def test_the_proxy_knows_the_registries_and_the_guest_the_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     urls = (
-        "https://a.example/", "https://public.example:8443/x", "http://localhost:3141/root/",
+        "https://a.example/", "https://public.example:8443/x", "http://localhost:3141/team/",
         "http://127.0.0.1:4873/", "https://trick.example/", "https://meta.example/",
         "https://unknown.example/",
     )  # fmt: skip
@@ -140,7 +140,7 @@ async def test_the_proxy_knows_the_registries_and_the_guest_the_proxy(
         Pin("unknown.example", 443),
     )  # fmt: skip
     pip = made.packages.files["/etc/pip.conf"]
-    assert "http://loopback.sandbox:3141/root/" in pip
+    assert "http://loopback.sandbox:3141/team/" in pip
     assert "trick.example" not in pip
     lines = made.packages.files["/etc/apt/apt.conf.d/60sandbox"]
     assert 'Acquire::http::Proxy "http://10.0.2.100:8888";' in lines
