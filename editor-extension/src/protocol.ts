@@ -244,6 +244,14 @@ export interface ProgressValue {
   percentage?: number;
   /** Whether a cancel is obeyed now. Default: `false`. */
   cancellable?: boolean;
+  /** Of a transfer: what is there. */
+  doneBytes?: number;
+  /** Of a transfer: all of it. */
+  totalBytes?: number;
+  /** Of a transfer: lately; absent where too little is known. */
+  bytesPerSecond?: number;
+  /** Of a transfer: at this rate. */
+  secondsLeft?: number;
 }
 
 /** One step of a long request. */
@@ -256,7 +264,7 @@ export interface ProgressParams {
 
 /** One part of a start. */
 export interface Phase {
-  /** `image`, `disk`, `identity`, `qemu`, `boot`, `login`. */
+  /** `image`, then `template`, `restore`, `identity`, `login` of a warm start, or `disk`, `identity`, `qemu`, `kernel`, `boot`, `login`, `settle` of a cold one; there may come more. */
   name: string;
   /** How long it took. */
   seconds: number;

@@ -140,10 +140,11 @@ SETTINGS: tuple[Setting, ...] = (
         is_list=True,
         metavar="LIST",
         help="files and folders in the workspace that the guest can only read",
-        doc="With commas between them, or the flag several times; a folder's file may add to the "
-        "list. Only what is there when the sandbox starts can be protected: `sandbox changes` "
-        "shows what came later. The default is what coding agents on the host obey, and "
-        "`sandbox.toml`. Good candidates are `.git/hooks,.git/config,.vscode,.envrc`.",
+        doc="With commas between them, or the flag several times. A list replaces the one before "
+        "it; a folder's file must repeat all of that and may add to it. Only what is there when "
+        "the sandbox starts can be protected: `sandbox changes` shows what came later. The default "
+        "is what coding agents on the host obey, and `sandbox.toml`. Good candidates are "
+        "`.git/hooks,.git/config,.vscode,.envrc`.",
     ),
     Setting(
         key="persist",

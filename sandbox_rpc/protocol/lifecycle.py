@@ -167,6 +167,14 @@ class ProgressValue:
     """0 to 100 within the whole, where it is known."""
     cancellable: bool = False
     """Whether a cancel is obeyed now."""
+    done_bytes: int | None = None
+    """Of a transfer: what is there."""
+    total_bytes: int | None = None
+    """Of a transfer: all of it."""
+    bytes_per_second: int | None = None
+    """Of a transfer: lately; absent where too little is known."""
+    seconds_left: int | None = None
+    """Of a transfer: at this rate."""
 
 
 @frozen

@@ -43,7 +43,8 @@ class Phase:
     """One part of a start."""
 
     name: str
-    """`image`, `disk`, `identity`, `qemu`, `boot`, `login`."""
+    """`image`, then `template`, `restore`, `identity`, `login` of a warm start, or `disk`,
+    `identity`, `qemu`, `kernel`, `boot`, `login`, `settle` of a cold one; there may come more."""
     seconds: float
     """How long it took."""
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from types import ModuleType
@@ -31,6 +33,27 @@ def generate() -> ModuleType:
 def test_the_documents_are_up_to_date(generate: ModuleType) -> None:
     lines = list(generate.drift())
     assert not lines, f"Repair: {generate.COMMAND}\n" + "\n".join(lines)
+
+
+def test_links_lead_somewhere() -> None:
+    """Those to files of the project, pictures too, in all that people read."""
+    root = DOCS.parent
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--", "*.md"],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    pages = [root / name for name in listed.stdout.split("\0") if name]
+    assert len(pages) > 30
+    dead = [
+        f"{page.relative_to(root)}: {target}"
+        for page in pages
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+        if ":" not in target and not (page.parent / target).exists()
+    ]
+    assert dead == []
 
 
 def test_drift_is_seen(generate: ModuleType, tmp_path: Path) -> None:
