@@ -3,6 +3,7 @@ import * as os from "node:os";
 import * as vscode from "vscode";
 import { Refusals } from "./blocked";
 import { quoted } from "./bundle";
+import { showChanges } from "./commands/changes";
 import { doctor } from "./commands/doctor";
 import { menu } from "./commands/menu";
 import { open, type Parts } from "./commands/open";
@@ -67,6 +68,7 @@ function register(parts: Parts): void {
   add("restart", () => restart(parts));
   add("menu", () => menu(context));
   add("doctor", () => doctor(context));
+  add("changes", () => showChanges(context));
   add("showLogs", () => context.log.show());
   add("installPackages", () => installPackages(context));
   add("console", async () => {

@@ -88,7 +88,7 @@ test("after a cancel it is said what is left", async () => {
 test("a stop cannot be cancelled, a start can", async () => {
   write(layout, "sandbox-w", { state: "running", workspace: "/w" });
   window.showWarningMessage?.mockResolvedValueOnce("Stop");
-  insist.mockResolvedValue({ name: "sandbox-w" });
+  insist.mockResolvedValue({ name: "sandbox-w", changes: [] });
   const all = parts({ kind: "folders", folders: ["/w"] });
   await stop(all);
   await start(all, "/w");
@@ -105,7 +105,7 @@ test("a start tells the user's settings apart from what is asked for, a restart 
   vscode.workspace.getConfiguration = (() => ({ inspect })) as never;
   try {
     const all = parts({ kind: "folders", folders: ["/w"] });
-    insist.mockResolvedValue({ name: "sandbox-w" });
+    insist.mockResolvedValue({ name: "sandbox-w", changes: [] });
     await start(all, "/w", { network: "proxy" });
     window.showWarningMessage?.mockResolvedValueOnce("Restart");
     await restart(all);

@@ -283,13 +283,19 @@ def test_a_restart_says_what_is_lost_and_offers_the_window(
 
 
 def test_stop_says_what_is_lost_and_is_seen_everywhere(story: Story, person: Host) -> None:
-    """The console stays, for the next life."""
+    """The console stays, for the next life; what the guest left to run here is named."""
     window = story.window
+    person.sh(NAME, "mkdir -p workspace/.vscode && echo '{}' > workspace/.vscode/settings.json")
     window.palette("KVM Sandbox: Stop")
     window.page.locator(".monaco-dialog-box").wait_for(timeout=60_000)
     window.shot("stop")
     assert "is gone" in window.dialog("Stop")
     window.wait_status(OFF)
+    toast = window.toast(r"run by themselves: \.vscode/settings\.json")
+    window.press(toast, "Show Changes")
+    document = window.page.locator(".monaco-editor .view-lines", has_text="for this host to run")
+    document.wait_for(timeout=60_000)
+    window.shot("changes")
     assert person.run("status", NAME, check=False).status == 3
     window.wait_terminal("has stopped")
 

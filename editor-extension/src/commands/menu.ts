@@ -44,6 +44,7 @@ function entries({ sandbox, here }: Context): Entry[] {
     up ? entry("copy", "Copy SSH Command", "kvmSandbox.copySshCommand") : undefined,
     up ? entry("debug-restart", "Restart…", "kvmSandbox.restart") : undefined,
     on ? entry("debug-stop", "Stop…", "kvmSandbox.stop") : undefined,
+    entry("diff", "Show Changes to Look At", "kvmSandbox.changes"),
     entry("output", "Show Logs", "kvmSandbox.showLogs"),
     entry("pulse", "Doctor", "kvmSandbox.doctor"),
   ];

@@ -5,13 +5,14 @@ import * as problem from "../problem";
 import { type Sandbox, SandboxStopRequest } from "../protocol";
 import { repeated } from "../settings";
 import { losses } from "../words";
+import { changesOf, warnOf } from "./changes";
 import { enter, type Parts, start, withSteps } from "./open";
 import { meant } from "./target";
 
 export async function stop({ context }: Parts): Promise<void> {
   const sandbox = await running(context);
   if (!sandbox || !(await agreed("Stop", sandbox))) return;
-  await end(context, sandbox);
+  if (await end(context, sandbox)) await warnOf(await changesOf(context, sandbox.name));
 }
 
 export async function restart(parts: Parts): Promise<void> {
@@ -19,6 +20,7 @@ export async function restart(parts: Parts): Promise<void> {
   const sandbox = await running(context);
   if (!sandbox || !(await agreed("Restart", sandbox))) return;
   if (!(await end(context, sandbox))) return;
+  void warnOf(await changesOf(context, sandbox.name));
   // As SSH to its alias would start it: with what the last start was asked for, and it has been
   // shared before, so what spoke against the folder has been overruled before.
   const asked = context.layout.record(sandbox.name)?.overrides ?? {};
