@@ -395,7 +395,8 @@ def test_half_ends_websockets_and_chunks(
     said = python(behind.host, behind.name, STREAMS, hello)
     for server in servers:
         server.close()
-    assert said.split()[:2] == ["500000", "60000"]
+    story = behind.host.run("proxy", "log", "-n", "10", "-s", behind.name).out
+    assert said.split()[:2] == ["500000", "60000"], story
     assert int(said.split()[2]) >= 200_000
 
 

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-from pathlib import Path
 from typing import Any
 
-import pip
 import pytest
 
 from sandbox_rpc.host import registries
 from tests.vm.conftest import MakeHost, Running
-from tests.vm.test_packages import index_of
+from tests.vm.test_packages import bring_pip, index_of
 
 VARIABLES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
 URL = "http://10.0.2.100:8888"
@@ -28,7 +25,7 @@ def behind(make_host: MakeHost) -> Running:
     """A sandbox behind its proxy, on this host's own network."""
     host = make_host("behind")
     workspace = host.workspace("behind")
-    shutil.copytree(Path(pip.__file__).parent, workspace / "tools" / "pip")
+    bring_pip(workspace)
     return Running(host, workspace, host.start(workspace, "--proxy"))
 
 

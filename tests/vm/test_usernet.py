@@ -88,7 +88,9 @@ def test_ports_are_opened_by_qemu(plain: Running, island: Island) -> None:
     """On loopback only, to a server in the guest; closed, they refuse."""
     before = island.listening()
     plain.sh(
-        "systemd-run --user -q --unit=web python3 -m http.server 3000;"
+        # After a boot the user's systemd may come a little later than the login.
+        "timeout 100 sh -c 'until [ -S $XDG_RUNTIME_DIR/bus ]; do sleep 0.2; done';"
+        " systemd-run --user -q --unit=web python3 -m http.server 3000;"
         " timeout 100 sh -c 'until curl -s localhost:3000 >/dev/null; do sleep 0.2; done'"
     )
     opened = json.loads(plain.host.run("port", "3000", plain.name, "--json").out)
