@@ -44,8 +44,6 @@ class HelloReader:
             NotTls: it will never be one.
         """
         self._taken += len(data)
-        if self._taken > MAX_BYTES:
-            raise NotTls("the hello is too long")
         self._input += data
         while self._next_record():
             message = self._message
@@ -58,6 +56,9 @@ class HelloReader:
                 raise NotTls("the hello is too long")
             if len(message) >= 4 + size:
                 return parse(bytes(message[4 : 4 + size]))
+        # Only now: a client may send much behind a whole hello without waiting for anybody.
+        if self._taken > MAX_BYTES:
+            raise NotTls("the hello is too long")
         return None
 
     def _next_record(self) -> bool:

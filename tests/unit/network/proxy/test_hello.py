@@ -123,6 +123,14 @@ def test_what_is_no_hello_is_told(stream: bytes) -> None:
         read(stream, [1] * len(stream))
 
 
+def test_what_follows_a_hello_is_no_part_of_it() -> None:
+    """A client may send early data at once, and all of it may come in one piece."""
+    stream = records(message(server_name(b"a.example")), [])
+    found = HelloReader().feed(stream + bytes(2 * MAX_BYTES))
+    assert found is not None
+    assert found.name == "a.example"
+
+
 def test_a_hello_without_end_is_not_kept() -> None:
     reader = HelloReader()
     # A hello in records of one byte: its own length says 24 KiB, the heads make it six times that.
