@@ -10,10 +10,11 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,20 @@ done
 RESTORE = """\
 set -eu
 cp blank.qcow2 overlay.qcow2
-{qemu} 9<state </dev/null >qemu.log 2>&1 &
+cat >monitor <<END
+migrate_set_capability x-ignore-shared on
+migrate_incoming fd:9
+END
+{qemu} -monitor stdio 9<state <monitor >qemu.log 2>&1 &
 echo $! >pid
+sleep 0.15
 until ssh -F ssh_config bare true 2>>ssh.log; do
     kill -0 $(cat pid)
 done
 """
-"""ssh is refused until QEMU listens, which takes it some 50 ms, and then waits."""
+"""QEMU before 8 has no property for the capability, so its monitor is told. A connection that comes
+before the guest runs again is tried again by QEMU's network after seconds, hence the pause: it is
+what a restore takes."""
 
 SSH_CONFIG = """\
 Host bare
@@ -126,17 +134,25 @@ class Bare:
     def run(self, script: str) -> float:
         """Seconds from the start of a script to its end, a successful login."""
         began = time.monotonic()
-        subprocess.run(
-            ["sh", "-c", script],
-            cwd=self.folder, stdin=subprocess.DEVNULL, check=True, timeout=LIMIT_S,
-        )  # fmt: skip
+        try:
+            subprocess.run(
+                ["sh", "-c", script],
+                cwd=self.folder, stdin=subprocess.DEVNULL, check=True, timeout=LIMIT_S,
+            )  # fmt: skip
+        except subprocess.SubprocessError:
+            for name in ("qemu.log", "ssh.log"):
+                log = self.folder / name
+                if log.exists():
+                    print(f"{name}: {log.read_text(errors='replace')[-2000:]}", file=sys.stderr)
+            raise
         return time.monotonic() - began
 
     def end(self) -> None:
         """Kill QEMU, where it runs."""
         pid = self.folder / "pid"
         if pid.exists():
-            os.kill(int(pid.read_text()), signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(int(pid.read_text()), signal.SIGKILL)
             pid.unlink()
 
     def boot(self, machine: Machine, pause: float) -> float:
@@ -198,10 +214,8 @@ class Bare:
             memory=Restored(str(self.folder / "memory"), self.qemu.seals_memory),
             disk=attrs.evolve(self.machine.disk, template=str(self.folder / "disk.qcow2")),
         )
-        argv = ["fd:9" if word == "defer" else word for word in self.argv(machine)]
-        argv += ["-global", "migration.x-ignore-shared=on"]
         try:
-            return self.run(RESTORE.format(qemu=shlex.join(argv)))
+            return self.run(RESTORE.format(qemu=shlex.join(self.argv(machine))))
         finally:
             self.end()
 
