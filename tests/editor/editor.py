@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import subprocess
 import threading
 import time
 import urllib.parse
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +119,9 @@ class Editor:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        # Its extension hosts would wait for hours for a window to come back.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def url(self, folder: Path | str | None) -> str:
         """The address of a window on a folder or workspace file; a text is a URI elsewhere."""
