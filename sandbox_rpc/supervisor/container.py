@@ -149,7 +149,9 @@ class Container:
         await self._try([*self._program, "kill", "--signal", "USR1", self._name])
 
     async def ended(self) -> None:
-        """Wait until it runs no more."""
+        """Wait until it runs no more; for ever where nothing can tell."""
+        if not self._program:
+            await anyio.sleep_forever()
         await self._try([*self._program, "wait", self._name], None)
 
     async def stop(self) -> None:

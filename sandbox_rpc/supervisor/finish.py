@@ -128,13 +128,14 @@ async def unless_ended(vm: Vm, work: Awaitable[T]) -> T:
         group.start_soon(do, group.cancel_scope)
         await vm.ended.wait()
         group.cancel_scope.cancel()
-    if isinstance(failed := failure[0] if failure else None, GuestFailed | SshUnreachable):
-        # A QEMU that dies closes its sockets a moment before it is gone.
-        await anyio.sleep(0.05)
-        with anyio.move_on_after(0.0 if vm.qmp.is_open else 1.0):
-            await vm.ended.wait()
-    if failed is not None and not vm.ended.is_set():
-        raise failed
+    if failure:
+        if isinstance(failure[0], GuestFailed | SshUnreachable):
+            # A QEMU that dies closes its sockets a moment before it is gone.
+            await anyio.sleep(0.05)
+            with anyio.move_on_after(0.0 if vm.qmp.is_open else 1.0):
+                await vm.ended.wait()
+        if not isinstance(failure[0], GuestFailed | SshUnreachable) or not vm.ended.is_set():
+            raise failure[0]
     if not result:
         raise QemuFailed(
             f"QEMU ended while the guest was starting ({vm.reason or 'without a word'}).",

@@ -78,6 +78,13 @@ def test_tinyproxy_in_a_container(make_host: MakeHost) -> None:
         assert sandbox.sh(f"curl -s -o /dev/null -w '%{{http_code}}' http://{name}/").out == "403"
         room = host.room_of(sandbox.name)
         assert json.loads(room.proxy_wish.read_text())["container"] == sandbox.name
+        (before,) = running(sandbox.name)
+        subprocess.run(
+            ["podman", "rm", "--force", before["Id"]], capture_output=True, check=True, timeout=60
+        )
+        wait_for(lambda: sandbox.sh(ask).out == "403", "another container", seconds=60)
+        (after,) = running(sandbox.name)
+        assert after["Id"] != before["Id"]
         os.kill(host.supervisor_pid(sandbox.name), 9)
         assert host.json("status", sandbox.name)["state"] == "running"
         assert sandbox.sh(ask).out == "403"
