@@ -16,9 +16,11 @@ MAX_CREDENTIALS = 60_000
 """Bytes of SMBIOS strings; QEMU refuses to start when the whole table passes 65535."""
 ENTROPY = 64
 """Bytes of randomness that a restored guest is given."""
-WORKSPACE_MOUNT = "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap"
+WORKSPACE_MOUNT = "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap,directio"
 """9p options: never access=any (files become root's), never cache=none (no shared mmap), never
-cache=loose (edits on the host are not seen)."""
+cache=loose (edits on the host are not seen), never cache=mmap alone: the answer to one program's
+stat then cuts off what another has just written and the kernel still holds (Linux 6.12, measured
+in docs/decisions/workspace.md). directio: what write() took is on the host when it returns."""
 PERSIST_MOUNT = WORKSPACE_MOUNT
 """The same for the folder that outlives a stop."""
 

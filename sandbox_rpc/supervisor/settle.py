@@ -30,9 +30,10 @@ until mounted >/dev/null; do
     systemctl is-enabled -q home-dev-workspace.mount 2>/dev/null || break
     sleep {pause}
 done
-# With its options a shared memory map fails, or files are root's; 0x5 is how the kernel says mmap.
+# With its options a shared memory map fails, files are root's, or written data is lost. 0x5 is how
+# Linux says mmap since 6.4; what was before that wrote straight to the host without directio.
 case $(mounted) in
-    *,cache=mmap,* | *,cache=0x5,*) ;;
+    *,cache=mmap,* | *,cache=0x5,*,directio,*) ;;
     *)
         ! mounted >/dev/null || sudo -n umount "$workspace" || :
         if ! mounted >/dev/null; then

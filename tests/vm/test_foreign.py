@@ -78,7 +78,7 @@ def works(running: Running) -> None:
     mounts = running.sh("cat /proc/mounts").out
     (mount,) = [line for line in mounts.splitlines() if f" {workspace} 9p " in line]
     # As the kernel writes cache=mmap.
-    assert "cache=0x5,access=client,msize=512000" in mount
+    assert "cache=0x5,access=client,directio,msize=512000" in mount
     assert "nosuid" in mount
     assert f"SANDBOX_CONTAINER={name}" in running.sh("cat /etc/environment").out
     # The key was pinned before the first login: what the alias knows is what the guest has.

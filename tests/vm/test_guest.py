@@ -56,7 +56,8 @@ def test_a_full_debian(sandbox: Running) -> None:
     assert (kind, target) == ("9p", "/home/dev/workspace")
     # Newer kernels show cache=mmap as the bits it stands for.
     shown = set(options.replace("cache=0x5", "cache=mmap").split(","))
-    assert {"rw", "nosuid", "nodev", "access=client", "msize=512000", "cache=mmap"} <= shown
+    wanted = {"rw", "nosuid", "nodev", "access=client", "msize=512000", "cache=mmap", "directio"}
+    assert wanted <= shown
 
 
 def test_the_guest_knows_that_it_is_one(sandbox: Running) -> None:

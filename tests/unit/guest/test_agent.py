@@ -220,7 +220,7 @@ IDENTITY = document(
     ssh_host_ed25519_key=KEY,
     authorized_keys="ssh-ed25519 AAAA one\nssh-ed25519 BBBB two\n",
     environment='SANDBOX_CONTAINER=sandbox-demo\nhttp_proxy=http://10.0.2.100:8888\nODD=a"b%c\n',
-    workspace="trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap",
+    workspace="trans=virtio,cache=mmap,directio",
     persist="trans=virtio,cache=mmap\n.vscode-server\n.cache/pip",
     a_key_of_the_future="ignored",
 )
@@ -245,7 +245,7 @@ def test_a_cold_boot_applies_the_credential_and_says_ready(guest: Guest) -> None
         "time 1795467863 500000000",
         "hostname sandbox-demo",
         "network router=10.0.2.2",
-        "mount workspace trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap",
+        "mount workspace trans=virtio,cache=mmap,directio",
     ]
     assert guest.actions()[5:8] == [
         "mount persist trans=virtio,cache=mmap",

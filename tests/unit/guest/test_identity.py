@@ -42,7 +42,7 @@ def test_document() -> None:
         "authorized_keys": "ssh-ed25519 AAAA one\nssh-rsa BBBB two\n",
         "ssh_host_ed25519_key": "PRIVATE\nKEY\n",
         "environment": "A=x y\nB=2\n",
-        "workspace": "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap",
+        "workspace": "trans=virtio,version=9p2000.L,msize=512000,access=client,cache=mmap,directio",
     }
     other = attrs.evolve(IDENTITY, uid=12345, gid=100, workspace=None)
     assert read(document(other))["uid"] == "12345"

@@ -9,7 +9,7 @@ import pytest
 
 from sandbox_rpc.supervisor import settle
 
-MOUNTED = "workspace {place} 9p rw,nosuid,cache=0x5,access=client,trans=virtio 0 0\n"
+MOUNTED = "workspace {place} 9p rw,nosuid,cache=0x5,access=client,directio,trans=virtio 0 0\n"
 OTHERWISE = "workspace {place} 9p rw,access=user,trans=virtio 0 0\n"
 
 
@@ -44,6 +44,12 @@ def run(folder: Path, mounts: str, environment: dict[str, str], **tools: str) ->
 
 def test_what_is_mounted_well_is_left(tmp_path: Path) -> None:
     assert run(tmp_path, MOUNTED, {}) == (0, "")
+
+
+def test_a_write_cache_is_not_left(tmp_path: Path) -> None:
+    status, said = run(tmp_path, MOUNTED.replace("directio,", ""), {})
+    assert status == 0
+    assert ",cache=mmap,directio," in said.splitlines()[-1]
 
 
 def test_what_is_not_mounted_is(tmp_path: Path) -> None:
