@@ -116,6 +116,8 @@ export const SandboxErrorCode = {
   TemplateInvalid: 1207,
   /** There is no such template. */
   TemplateNotFound: 1208,
+  /** The key that the settings name has not signed the image. */
+  ImageUnsigned: 1209,
   /** No login with the pinned key succeeded. */
   SshUnreachable: 1301,
   /** The command could not be run in the guest. */
@@ -414,6 +416,8 @@ export interface StartParams {
   image?: string;
   /** Ask the registry once a day whether the image's tag has moved. */
   pullCheck?: boolean;
+  /** File with the public key that must have signed the image; empty: none. */
+  pullKey?: string;
   /** How the workspace keeps owners and modes: `none` or `mapped-xattr`. */
   workspaceSecurity?: string;
   /** A workspace that the guest can only read. */
@@ -1033,7 +1037,7 @@ export const ShutdownRequest = new RequestType0<null, ErrorData>("shutdown");
 /**
  * Start a folder's sandbox, join its start, or return the running one. Answers when the agent has reported, the workspace is mounted and a login has succeeded. Cancelling undoes the start unless others wait for it; a client that is gone leaves it running to its end.
  *
- * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, Nested, WorkspaceRefused, QemuFailed, StartTimeout, SandboxBusy, SettingInvalid, NameInvalid, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid, BuildFailed, SshUnreachable, GuestFailed, NetworkFailed
+ * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, Nested, WorkspaceRefused, QemuFailed, StartTimeout, SandboxBusy, SettingInvalid, NameInvalid, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid, ImageUnsigned, BuildFailed, SshUnreachable, GuestFailed, NetworkFailed
  */
 export const SandboxStartRequest = new RequestType<StartParams, Sandbox, ErrorData>("sandbox/start");
 
@@ -1164,7 +1168,7 @@ export const ImageCheckRequest = new RequestType0<Image[], ErrorData>("image/che
 /**
  * Get what a reference means in its registry now, and let the name mean that here. What is here already is not fetched again. Cancelling keeps what has come for the next pull.
  *
- * @throws ToolMissing, DiskFull, PermissionDenied, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid
+ * @throws ToolMissing, DiskFull, PermissionDenied, SettingInvalid, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid, ImageUnsigned
  */
 export const ImagePullRequest = new RequestType<ImagePullParams, Image, ErrorData>("image/pull");
 
@@ -1212,7 +1216,7 @@ export const TemplateListRequest = new RequestType0<Template[], ErrorData>("temp
 /**
  * Make the template that starts with these settings would make, or find it. Cancelling leaves nothing behind.
  *
- * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, SettingInvalid, ImageNotFound, ImageInvalid, BuildFailed, TemplateInvalid
+ * @throws KvmUnavailable, QemuMissing, ToolMissing, DiskFull, PermissionDenied, SettingInvalid, ImageNotFound, DownloadFailed, DigestMismatch, ImageInvalid, ImageUnsigned, BuildFailed, TemplateInvalid
  */
 export const TemplateBuildRequest = new RequestType<TemplateBuildParams, Template, ErrorData>("template/build");
 

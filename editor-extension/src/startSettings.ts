@@ -13,6 +13,7 @@ export const START_SETTINGS: readonly StartSetting[] = [
   {"key": "accelerator", "field": "accelerator"},
   {"key": "image", "field": "image"},
   {"key": "pull.check", "field": "pullCheck"},
+  {"key": "pull.key", "field": "pullKey"},
   {"key": "workspace.security", "field": "workspaceSecurity"},
   {"key": "workspace.read_only", "field": "workspaceReadOnly"},
   {"key": "protect", "field": "protect"},

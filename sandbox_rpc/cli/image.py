@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     pull = verb("pull", "get what a reference means in its registry now")
     pull.add_argument("ref", nargs="?", help="registry/name:tag; default: the setting image")
+    flags.add_flags(pull, "image pull")
     build = verb("build", "build Debian 13 from this host's mirror")
     build.add_argument("ref", nargs="?", default=reference.BUILT, help="name to give it")
     flags.add_flags(build, "image build")
@@ -78,11 +79,12 @@ def _work(options: argparse.Namespace, verb: Any, *args: object, **more: Any) ->
 
 
 def _pull(layout: Layout, options: argparse.Namespace) -> int:
-    ref = options.ref or sources.load(None, {}).settings.image
+    settings = sources.load(None, flags.from_namespace(options)).settings
+    ref = options.ref or settings.image
     before = None
     with suppress(SandboxError):
         before = refs.read(layout, ref)
-    value: Image = _work(options, images.pull, layout, ref)
+    value: Image = _work(options, images.pull, layout, ref, key=settings.pull_key)
     if options.json:
         show.as_json(value)
         return 0

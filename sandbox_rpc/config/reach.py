@@ -95,7 +95,7 @@ REACH: tuple[Setting, ...] = (
     ),
     Setting(
         key="proxy.upstream_auth",
-        kind=Kind.PATH,
+        kind=Kind.FILE,
         default="",
         folder=Folder.NEVER,
         flag="--proxy-upstream-auth",

@@ -30,6 +30,8 @@ class Kind(enum.Enum):
     TEXT = "text"
     PATH = "path"
     """An absolute path, or a bare name to be looked up on PATH."""
+    FILE = "file"
+    """An absolute path."""
 
 
 class Folder(enum.Enum):
@@ -140,6 +142,8 @@ class Setting:
             case Kind.SECONDS if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
                 return float(text)
             case Kind.PATH if "/" in text:
+                return os.path.abspath(os.path.expanduser(text))
+            case Kind.FILE if text:
                 return os.path.abspath(os.path.expanduser(text))
         return text
 
@@ -274,6 +278,14 @@ def _path(setting: Setting, value: object) -> Value:
     return path
 
 
+def _file(setting: Setting, value: object) -> Value:
+    hint = "Write an absolute path, or one that starts with ~/."
+    path = os.path.expanduser(_plain_text(value, hint))
+    if path and not os.path.isabs(path):
+        raise _Unfit("a relative path", hint)
+    return path
+
+
 _READERS = {
     Kind.SIZE: _size,
     Kind.COUNT: _count,
@@ -282,4 +294,5 @@ _READERS = {
     Kind.CHOICE: _choice,
     Kind.TEXT: _text,
     Kind.PATH: _path,
+    Kind.FILE: _file,
 }

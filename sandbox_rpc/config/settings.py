@@ -104,6 +104,19 @@ SETTINGS: tuple[Setting, ...] = (
         "is downloaded. Without it, `sandbox image list --check` asks.",
     ),
     Setting(
+        key="pull.key",
+        kind=Kind.FILE,
+        default="",
+        folder=Folder.NEVER,
+        flag="--pull-key",
+        metavar="FILE",
+        commands=("start", "template build", "image pull"),
+        help="public key that must have signed images from registries; empty: none",
+        doc="As `cosign sign --key` signs them, by the tag that it keeps signatures under. What "
+        "was pulled without is asked for again. Images that were built or imported here, or that "
+        "`image` names by `sha256:` alone, are taken as they are.",
+    ),
+    Setting(
         key="workspace.security",
         kind=Kind.CHOICE,
         choices=WorkspaceSecurity,

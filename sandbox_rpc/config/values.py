@@ -41,6 +41,8 @@ class Settings:
     """Reference of the image."""
     pull_check: bool = _of("pull.check")
     """Whether a registry is asked once a day if the tag has moved."""
+    pull_key: str = _of("pull.key")
+    """File with the public key that must have signed images; empty: none."""
     workspace_security: WorkspaceSecurity = _of("workspace.security")
     """How owners and modes in the workspace are kept."""
     workspace_read_only: bool = _of("workspace.read_only")

@@ -125,7 +125,7 @@ def chosen(index: Mapping[str, Any], ref: str, arch: str) -> Blob | None:
         platform = entry.get("platform") if isinstance(entry, dict) else None
         name = str(platform.get("architecture", "")) if isinstance(platform, dict) else ""
         if not name or ARCHITECTURES.get(name) == arch:
-            usable.append(_blob(entry, ref, MAX_MANIFEST))
+            usable.append(blob_of(entry, ref, MAX_MANIFEST))
     if not usable:
         raise _odd(ref, f"it has nothing for {arch}")
     return usable[0]
@@ -143,7 +143,7 @@ def artifact(manifest: Mapping[str, Any], ref: str, digest: str) -> Artifact:
     if len(layers) > MAX_LAYERS:
         raise _odd(ref, f"it has more than {MAX_LAYERS} layers")
     annotations = _annotations(manifest)
-    blobs = [_blob(layer, ref, MAX_DISK) for layer in layers]
+    blobs = [blob_of(layer, ref, MAX_DISK) for layer in layers]
     disk = _disk(blobs, ref)
     kernel = _one(blobs, KERNEL, _KERNEL_TITLE)
     initrd = _one(blobs, INITRD, _INITRD_TITLE)
@@ -153,7 +153,7 @@ def artifact(manifest: Mapping[str, Any], ref: str, digest: str) -> Artifact:
     config = None
     entry = manifest.get("config")
     if isinstance(entry, dict) and entry.get("mediaType") == CONFIG:
-        config = _blob(entry, ref, MAX_CONFIG)
+        config = blob_of(entry, ref, MAX_CONFIG)
     return Artifact(
         digest=digest, disk=disk, kernel=kernel, initrd=initrd, config=config,
         created_at=annotations.get(CREATED), annotations=annotations,
@@ -172,6 +172,25 @@ def own(config: Blob, disk: Blob, kernel: Blob, initrd: Blob, created_at: str, a
         "annotations": {CREATED: created_at, "vnd.sandbox-rpc.architecture": names.get(arch, arch)},
     }
     return json.dumps(value, separators=(",", ":"), sort_keys=True).encode()
+
+
+def blob_of(entry: object, ref: str, limit: int) -> Blob:
+    """What a manifest says of one of its parts, which may have `limit` bytes.
+
+    Raises:
+        ImageInvalid: it makes no sense.
+    """
+    if not isinstance(entry, dict):
+        raise _odd(ref, "its manifest has an entry that is none")
+    digest, size = entry.get("digest"), entry.get("size")
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise _odd(ref, f"it has a digest that is not sha256: {str(digest)[:40]!r}")
+    if type(size) is not int or not 0 < size <= limit:
+        raise _odd(
+            ref, f"one of its parts would have {str(size)[:20]} bytes, at most {limit} are taken"
+        )
+    # A title is only compared with patterns: it never becomes a path.
+    return Blob(digest, size, str(entry.get("mediaType", "")), _annotations(entry).get(TITLE, ""))
 
 
 def described(blob: Blob) -> dict[str, Any]:
@@ -210,20 +229,6 @@ def _one(blobs: Sequence[Blob], media_type: str, title: re.Pattern[str]) -> Blob
     found = [blob for blob in blobs if blob.media_type == media_type]
     found = found or [blob for blob in blobs if title.match(blob.title)]
     return found[0] if found else None
-
-
-def _blob(entry: object, ref: str, limit: int) -> Blob:
-    if not isinstance(entry, dict):
-        raise _odd(ref, "its manifest has an entry that is none")
-    digest, size = entry.get("digest"), entry.get("size")
-    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        raise _odd(ref, f"it has a digest that is not sha256: {str(digest)[:40]!r}")
-    if type(size) is not int or not 0 < size <= limit:
-        raise _odd(
-            ref, f"one of its parts would have {str(size)[:20]} bytes, at most {limit} are taken"
-        )
-    # A title is only compared with patterns: it never becomes a path.
-    return Blob(digest, size, str(entry.get("mediaType", "")), _annotations(entry).get(TITLE, ""))
 
 
 def _annotations(entry: Mapping[str, Any]) -> dict[str, str]:

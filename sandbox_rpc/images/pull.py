@@ -20,9 +20,10 @@ import anyio.to_thread
 
 from sandbox_rpc.host import files, locks
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import extract, manifest, qcow2, reference, store
+from sandbox_rpc.images import extract, manifest, qcow2, reference, signature, store
 from sandbox_rpc.images.fetch import Retries, Source, fetch
 from sandbox_rpc.images.http import Transient
+from sandbox_rpc.images.key import Key, remember
 from sandbox_rpc.images.manifest import Artifact, Blob
 from sandbox_rpc.images.registry import Registry
 from sandbox_rpc.images.staging import staging
@@ -39,15 +40,22 @@ CONFIG = "config.json"
 
 
 async def pull(
-    layout: Layout, text: str, report: Report, *, chosen: bool, patient: bool = True
+    layout: Layout,
+    text: str,
+    report: Report,
+    *,
+    chosen: bool,
+    patient: bool = True,
+    key: Key | None = None,
 ) -> StoredImage:
     """Get what a reference means now; a manifest that is here already is only named.
 
     `chosen`: somebody asked for it by name, so folders move on to it. Without `patient` a registry
-    that does not answer is given up at once.
+    that does not answer is given up at once. With a `key` it has to have signed the image.
 
     Raises:
         ImageNotFound: the registry does not have it.
+        ImageUnsigned: the key has not signed it.
         DownloadFailed, DigestMismatch, ImageInvalid, DiskFull: as it says.
     """
     ref = reference.parse(text)
@@ -58,8 +66,9 @@ async def pull(
             ref=str(ref),
         )
     return await obtain(
-        layout, str(ref), Registry(ref), ref.manifest, report, chosen=chosen, patient=patient
-    )
+        layout, str(ref), Registry(ref), ref.manifest, report, chosen=chosen, patient=patient,
+        key=key,
+    )  # fmt: skip
 
 
 async def obtain(
@@ -71,15 +80,18 @@ async def obtain(
     *,
     chosen: bool,
     patient: bool = True,
+    key: Key | None = None,
 ) -> StoredImage:
     """Get the manifest `name` from a source and all that it names; errors as in `pull`."""
     report(Progress("image", f"Asking for {ref}", 0))
-    top, artifact = await anyio.to_thread.run_sync(_look, source, ref, name, patient)
+    top, artifact = await anyio.to_thread.run_sync(_look, source, ref, name, patient, key)
 
     def known() -> StoredImage | None:
         image = store.by_manifest(layout, artifact.digest) or store.by_manifest(layout, top)
         if image is None:
             return None
+        if key is not None:
+            remember(image.folder, top, key)
         with locks.held(layout.cache_lock):
             store.name_image(layout, ref, image.digest, manifest=top, chosen=chosen)
         return store.resolve(layout, ref)
@@ -98,9 +110,12 @@ async def obtain(
             report(Progress("image", "Looking into the disk", 95))
             digest = await anyio.to_thread.run_sync(_describe, folder, artifact, ref)
             report(Progress("image", "Writing it to the disk", 97))
-            return await anyio.to_thread.run_sync(
+            image = await anyio.to_thread.run_sync(
                 lambda: store.publish(layout, ref, folder, digest, manifest=top, chosen=chosen)
             )
+            if key is not None:
+                remember(image.folder, top, key)
+            return image
 
 
 def persist(work: Callable[[], T], *, patient: bool = True) -> T:
@@ -125,10 +140,15 @@ def persist(work: Callable[[], T], *, patient: bool = True) -> T:
     raise AssertionError("unreachable")
 
 
-def _look(source: Source, ref: str, name: str, patient: bool) -> tuple[str, Artifact]:
+def _look(
+    source: Source, ref: str, name: str, patient: bool, key: Key | None
+) -> tuple[str, Artifact]:
     """The digest of what `name` means, and the artifact for this machine."""
     content = persist(lambda: source.manifest(name), patient=patient)
     top = digest = manifest.digest_of(content)
+    if key is not None:
+        # An index is signed as a whole: it holds the digests of what it lists.
+        persist(lambda: signature.check(source, ref, top, key))
     found = manifest.parse(content, ref)
     entry = manifest.chosen(found, ref, platform.machine())
     if entry is not None:

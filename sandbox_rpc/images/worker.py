@@ -24,6 +24,7 @@ from typing import Any
 import anyio
 
 from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images.key import Key
 from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import DownloadFailed, SandboxError, ToolMissing
 from sandbox_rpc.protocol.progress import Progress
@@ -79,9 +80,11 @@ async def _do(request: Mapping[str, Any]) -> Any:
     given = request["params"]
     match request["verb"]:
         case "pull":
+            key = Key(**given["key"]) if given["key"] else None
             image = await pull.pull(
-                layout, given["ref"], report, chosen=given["chosen"], patient=given["patient"]
-            )
+                layout, given["ref"], report, chosen=given["chosen"], patient=given["patient"],
+                key=key,
+            )  # fmt: skip
             return {"ref": image.ref, "digest": image.digest}
         case "import":
             image = await bring.bring(layout, given["path"], given["ref"], given["name"], report)

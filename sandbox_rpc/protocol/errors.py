@@ -7,7 +7,7 @@
     │                       StartTimeout StopTimeout SandboxBusy SettingInvalid SettingUntrusted
     │                       NameInvalid
     ├─ ImageError     1200  ImageNotFound DownloadFailed DigestMismatch ImageInvalid ImageInUse
-    │                       BuildFailed TemplateInvalid TemplateNotFound
+    │                       BuildFailed TemplateInvalid TemplateNotFound ImageUnsigned
     ├─ GuestError     1300  SshUnreachable ExecFailed GuestFailed
     ├─ ConsoleError   1400  ConsoleGone
     └─ NetworkError   1500  PortTaken ForwardNotFound RuleInvalid NetworkFailed
@@ -234,6 +234,16 @@ class TemplateNotFound(ImageError):
 
     code = 1208
     default_hint = "`sandbox template list` shows those there are."
+
+
+class ImageUnsigned(ImageError):
+    """The key that the settings name has not signed the image."""
+
+    code = 1209
+    default_hint = (
+        "Nothing of it was fetched. Ask its publisher for a signature by cosign, or for the key; "
+        "`pull.key` in config.toml says which one has to have signed."
+    )
 
 
 class GuestError(SandboxError):

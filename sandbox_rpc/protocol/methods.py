@@ -59,7 +59,8 @@ REQUESTS = (
             e.KvmUnavailable, e.QemuMissing, e.ToolMissing, e.DiskFull, e.PermissionDenied,
             e.Nested, e.WorkspaceRefused, e.QemuFailed, e.StartTimeout, e.SandboxBusy,
             e.SettingInvalid, e.NameInvalid, e.ImageNotFound, e.DownloadFailed, e.DigestMismatch,
-            e.ImageInvalid, e.BuildFailed, e.SshUnreachable, e.GuestFailed, e.NetworkFailed,
+            e.ImageInvalid, e.ImageUnsigned, e.BuildFailed, e.SshUnreachable, e.GuestFailed,
+            e.NetworkFailed,
         ), progress=True,
     ),
     Request(
@@ -169,8 +170,8 @@ REQUESTS = (
         "Get what a reference means in its registry now, and let the name mean that here. What is "
         "here already is not fetched again. Cancelling keeps what has come for the next pull.",
         (
-            e.ToolMissing, e.DiskFull, e.PermissionDenied, e.ImageNotFound, e.DownloadFailed,
-            e.DigestMismatch, e.ImageInvalid,
+            e.ToolMissing, e.DiskFull, e.PermissionDenied, e.SettingInvalid, e.ImageNotFound,
+            e.DownloadFailed, e.DigestMismatch, e.ImageInvalid, e.ImageUnsigned,
         ), progress=True,
     ),
     Request(
@@ -220,7 +221,8 @@ REQUESTS = (
         "leaves nothing behind.",
         (
             e.KvmUnavailable, e.QemuMissing, e.ToolMissing, e.DiskFull, e.PermissionDenied,
-            e.SettingInvalid, e.ImageNotFound, e.ImageInvalid, e.BuildFailed, e.TemplateInvalid,
+            e.SettingInvalid, e.ImageNotFound, e.DownloadFailed, e.DigestMismatch, e.ImageInvalid,
+            e.ImageUnsigned, e.BuildFailed, e.TemplateInvalid,
         ), progress=True,
     ),
     Request(

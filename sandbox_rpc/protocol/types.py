@@ -211,6 +211,8 @@ class StartParams:
     """Image the sandbox starts from."""
     pull_check: bool | None = None
     """Ask the registry once a day whether the image's tag has moved."""
+    pull_key: str | None = None
+    """File with the public key that must have signed the image; empty: none."""
     workspace_security: str | None = None
     """How the workspace keeps owners and modes: `none` or `mapped-xattr`."""
     workspace_read_only: bool | None = None

@@ -15,6 +15,7 @@ from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build as builder
 from sandbox_rpc.images import child, inuse, reference, refs, staging, store
+from sandbox_rpc.images import key as keys
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import SandboxError, StateNewer
 from sandbox_rpc.protocol.images import Image, ImagePruned, ImagePublished
@@ -91,15 +92,25 @@ async def build(
 
 
 async def pull(
-    layout: Layout, ref: str, *, report: Report = silent, cancel: anyio.Event | None = None
+    layout: Layout,
+    ref: str,
+    *,
+    key: str = "",
+    report: Report = silent,
+    cancel: anyio.Event | None = None,
 ) -> Image:
     """Get what a reference means in its registry now; setting `cancel` keeps what has come.
+
+    `key` is the file of the public key that must have signed it; empty: none.
 
     Raises:
         RequestCancelled: `cancel` was set.
         SandboxError: it could not be had.
     """
-    return await _brought(layout, "pull", report, cancel, ref=ref, chosen=True, patient=True)
+    wire = keys.to_wire(keys.read_key(key))
+    return await _brought(
+        layout, "pull", report, cancel, ref=ref, chosen=True, patient=True, key=wire
+    )
 
 
 async def import_(

@@ -183,9 +183,12 @@ class Answers:
     async def image_pull(self, params: i.ImagePullParams, call: Call) -> i.Image:
         """`image/pull`."""
         call.undo = True
-        ref = params.ref or sources.load(None, {}).settings.image
+        settings = sources.load(None, {}).settings
+        ref = params.ref or settings.image
         with reporting(self._notify, call.token, f"Pulling {ref}") as report:
-            return await images.pull(self._layout, ref, report=report, cancel=call.cancel)
+            return await images.pull(
+                self._layout, ref, key=settings.pull_key, report=report, cancel=call.cancel
+            )
 
     async def image_push(self, params: i.ImagePushParams, call: Call) -> i.ImagePublished:
         """`image/push`."""

@@ -17,6 +17,8 @@ from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.names import Pin
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build, child, reference, refs, store
+from sandbox_rpc.images import key as keys
+from sandbox_rpc.images.key import Key
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import (
     DownloadFailed,
@@ -50,7 +52,8 @@ async def claim(place: Place, settings: Settings, state: Store, report: Report) 
 
     Raises:
         ImageNotFound: it is neither here nor where it should come from.
-        DownloadFailed, DigestMismatch, ImageInvalid, BuildFailed: it could not be had.
+        DownloadFailed, DigestMismatch, ImageInvalid, ImageUnsigned, BuildFailed: it could not be
+            had.
     """
     layout = place.layout
     for _ in range(ATTEMPTS):
@@ -69,7 +72,8 @@ async def claim(place: Place, settings: Settings, state: Store, report: Report) 
 async def ensure(layout: Layout, name: str | None, settings: Settings, report: Report) -> Choice:
     """The image, here, for a sandbox or for any; errors as in `claim`."""
     wanted = settings.image
-    if (known := await anyio.to_thread.run_sync(find, layout, name, wanted)) is not None:
+    key = keys.read_key(settings.pull_key)
+    if (known := await anyio.to_thread.run_sync(find, layout, name, wanted, key)) is not None:
         return known
     if store.is_digest(wanted):
         raise ImageNotFound(f"There is no image {wanted}.", ref=wanted)
@@ -83,7 +87,10 @@ async def ensure(layout: Layout, name: str | None, settings: Settings, report: R
         raise ImageNotFound(f"There is no image {wanted}.", ref=wanted)
     falls_back = is_default and settings.build_when is BuildWhen.UNREACHABLE
     try:
-        await child.run(layout, "pull", report, ref=str(ref), chosen=False, patient=not falls_back)
+        await child.run(
+            layout, "pull", report, ref=str(ref), chosen=False, patient=not falls_back,
+            key=keys.to_wire(key),
+        )  # fmt: skip
     except (DownloadFailed, ImageNotFound) as error:
         if not falls_back:
             raise
@@ -98,11 +105,12 @@ async def ensure(layout: Layout, name: str | None, settings: Settings, report: R
     return Choice(await anyio.to_thread.run_sync(store.resolve, layout, str(ref)))
 
 
-def find(layout: Layout, name: str | None, wanted: str) -> Choice | None:
+def find(layout: Layout, name: str | None, wanted: str, key: Key | None = None) -> Choice | None:
     """The image that a start takes without asking anyone; None where there is none.
 
     A folder stays with the image it began with, until somebody chooses another one under the name
-    it asks for. Where the default is not here, one that was built here stands in.
+    it asks for. Where the default is not here, one that was built here stands in. With a `key`,
+    what came from a registry without its signature counts as not here.
 
     Raises:
         ImageInvalid: what the name means is damaged.
@@ -117,12 +125,20 @@ def find(layout: Layout, name: str | None, wanted: str) -> Choice | None:
             image = store.resolve(layout, pin.digest)
             if entry is not None and entry.digest == pin.digest:
                 image = attrs.evolve(image, ref=ref)
-            return Choice(image, _remarks(entry, image))
+            if _may_be_taken(image, ref, key):
+                return Choice(image, _remarks(entry, image))
     for candidate in (ref, reference.BUILT) if ref == reference.DEFAULT else (ref,):
         with suppress(ImageNotFound):
             image = store.resolve(layout, candidate)
-            return Choice(image, _remarks(entry, image))
+            if _may_be_taken(image, candidate, key):
+                return Choice(image, _remarks(entry, image))
     return None
+
+
+def _may_be_taken(image: StoredImage, ref: str, key: Key | None) -> bool:
+    if key is None or reference.parse(ref).registry is None:
+        return True
+    return keys.is_remembered(image.folder, key)
 
 
 async def look_daily(layout: Layout, settings: Settings) -> None:

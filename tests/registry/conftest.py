@@ -17,6 +17,7 @@ from sandbox_rpc.images import fetch, http, manifest, pull, reference
 from sandbox_rpc.images.http import Client, Patience
 from sandbox_rpc.images.manifest import Blob
 from sandbox_rpc.images.registry import Registry as Remote
+from tests.registry.debian import Debian
 from tests.registry.faults import Faulty
 from tests.registry.server import Registry
 from tests.unit.images import disks
@@ -50,6 +51,12 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
     noise = random.Random(7).randbytes(12 << 20)
     disk = disks.system(folder, files={**disks.SYSTEM, "noise": noise})
     return Artifact(disk, zstandard.ZstdCompressor(level=1).compress(disk.read_bytes()))
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory: pytest.TempPathFactory) -> Debian:
+    """Where programs come from that judge ours."""
+    return Debian(tmp_path_factory.mktemp("debian"))
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,8 @@
-"""The ORAS CLI as the judge: what it pushes we pull, what we push and export it pulls.
-
-It comes from Debian 13, by this host's own apt and mirror, into a folder of the test.
-"""
+"""The ORAS CLI as the judge: what it pushes we pull, what we push and export it pulls."""
 
 from __future__ import annotations
 
 import json
-import re
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -17,46 +13,19 @@ import pytest
 import zstandard
 
 from sandbox_rpc.host.paths import Layout
-from sandbox_rpc.images import bring, manifest, mirror, pack, pull, store
+from sandbox_rpc.images import bring, manifest, pack, pull, store
 from tests.registry.conftest import TITLE, Artifact
+from tests.registry.debian import Debian
 from tests.registry.server import Registry
 from tests.unit.images import disks
 
-LIMIT_S = 300
 Oras = Callable[..., str]
 
 
-@pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `oras` of Debian 13, unpacked and not installed."""
-    folder = tmp_path_factory.mktemp("oras")
-    found = anyio.run(mirror.find, "")
-    assert found is not None, "this host's apt knows no Debian mirror"
-    (line,) = [one for one in found.sources("trixie") if one.endswith(" trixie main")]
-    (folder / "sources.list").write_text(f"{line}\n")
-    for name in ("lists/partial", "cache/archives/partial"):
-        (folder / name).mkdir(parents=True)
-    options = {
-        "Dir::Etc::sourcelist": folder / "sources.list", "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State::lists": folder / "lists", "Dir::State::status": "/dev/null",
-        "Dir::Cache": folder / "cache", "APT::Sandbox::User": "root",
-    }  # fmt: skip
-    words = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
-    for action in (["update"], ["download", "oras"]):
-        done = subprocess.run(
-            ["apt-get", "-qq", *words, *action], cwd=folder, capture_output=True, text=True,
-            timeout=LIMIT_S, check=False,
-        )  # fmt: skip
-        # No address of a mirror in a log.
-        assert done.returncode == 0, re.sub(r"[a-z+]*://\S*", "(address)", done.stderr)
-    (package,) = folder.glob("oras_*.deb")
-    subprocess.run(["dpkg-deb", "-x", str(package), str(folder / "root")], check=True)
-    return folder / "root" / "usr" / "bin" / "oras"
-
-
 @pytest.fixture
-def oras(program: Path, tmp_path: Path) -> Oras:
+def oras(debian: Debian, tmp_path: Path) -> Oras:
     """Runs it in a folder; what it printed."""
+    program = debian.program("oras")
 
     def run(*words: str, cwd: Path = tmp_path) -> str:
         done = subprocess.run(

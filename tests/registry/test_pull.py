@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -38,7 +39,7 @@ pytestmark = pytest.mark.usefixtures("brisk")
 
 
 def got(
-    layout: Layout, ref: str, report: Callable[[Progress], None] = lambda _: None, **options: bool
+    layout: Layout, ref: str, report: Callable[[Progress], None] = lambda _: None, **options: Any
 ) -> StoredImage:
     """What `sandbox image pull` does, in this process."""
     options.setdefault("chosen", True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +122,7 @@ def test_a_list_is_a_text_with_commas_or_a_list(value: object, text: str) -> Non
         ("start.timeout", "90", "not a number of seconds"),
         ("start.timeout", datetime.time(), "not a number of seconds"),
         ("qemu.binary", "./qemu", "a relative path"),
+        ("pull.key", "cosign.pub", "a relative path"),
         ("qemu.binary", "/bin/qemu\0", "it has control characters"),
         ("build.mirror", "mirror.example", "not of the right form"),
         ("build.mirror", "http://mirror.example/ main\tx", "it has control characters"),
@@ -207,6 +209,8 @@ def test_what_a_folder_may_tighten(key: str, bound: Value, value: Value, permitt
         ("accelerator", "tcg", Accelerator.TCG),
         ("qemu.binary", "./q/../qemu", os.path.join(os.getcwd(), "qemu")),
         ("qemu.binary", "qemu-kvm", "qemu-kvm"),
+        ("pull.key", "cosign.pub", str(Path.cwd() / "cosign.pub")),
+        ("pull.key", "", ""),
     ],
 )
 def test_the_words_of_a_command_line(key: str, text: str, result: Value) -> None:

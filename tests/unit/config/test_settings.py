@@ -20,6 +20,7 @@ TYPES = {
     Kind.BOOL: bool,
     Kind.TEXT: str,
     Kind.PATH: str,
+    Kind.FILE: str,
 }
 
 
@@ -59,8 +60,9 @@ def test_what_a_folder_can_never_set() -> None:
     never = {row.key for row in SETTINGS if row.folder is Folder.NEVER}
     assert never == {
         "qemu.binary", "build.mirror", "proxy.upstream", "proxy.upstream_auth",
+        "pull.key",
     }  # fmt: skip
-    assert {row.key for row in SETTINGS if row.kind is Kind.PATH} <= never
+    assert {row.key for row in SETTINGS if row.kind in (Kind.PATH, Kind.FILE)} <= never
 
 
 def test_no_folder_may_freely_set_anything_yet() -> None:

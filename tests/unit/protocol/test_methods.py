@@ -46,6 +46,7 @@ WIRE: dict[Kind, type] = {
     Kind.CHOICE: str,
     Kind.TEXT: str,
     Kind.PATH: str,
+    Kind.FILE: str,
 }
 
 
