@@ -112,9 +112,10 @@ SETTINGS: tuple[Setting, ...] = (
         metavar="FILE",
         commands=("start", "template build", "image pull"),
         help="public key that must have signed images from registries; empty: none",
-        doc="As `cosign sign --key` signs them, by the tag that it keeps signatures under. What "
-        "was pulled without is asked for again. Images that were built or imported here, or that "
-        "`image` names by `sha256:` alone, are taken as they are.",
+        doc="As `cosign sign --key` of cosign 2 signs them; cosign 3 needs "
+        "`--new-bundle-format=false` as well. An image that was pulled without it is asked for "
+        "again. Images under a name without a registry (`local/...`), or that `image` names by a "
+        "digest alone, are taken as they are. It should lie where no sandbox can write.",
     ),
     Setting(
         key="workspace.security",

@@ -15,12 +15,11 @@ from pathlib import Path
 from attrs import field, frozen
 
 from sandbox_rpc.host import files
+from sandbox_rpc.images.store import SIGNED
 from sandbox_rpc.protocol.errors import SettingInvalid
 
 SETTING = "pull.key"
 MAX_KEY = 1 << 16
-NOTE = "signed.json"
-"""Beside an image's files: whose signature of it was seen."""
 _PEM = re.compile(r"\s*-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----\s*")
 
 
@@ -52,14 +51,14 @@ def read_key(path: str) -> Key | None:
         with Path(path).open("rb") as file:
             text = file.read(MAX_KEY).decode("ascii", "replace")
     except OSError as error:
-        raise no_key(path, f"cannot be read: {error.strerror}") from None
+        raise unusable(path, f"cannot be read: {error.strerror}") from None
     found = _PEM.fullmatch(text)
     try:
         if found and base64.b64decode(re.sub(r"\s", "", found[1]), validate=True):
             return Key(text, path)
     except binascii.Error:
         pass
-    raise no_key(path, "is no public key in PEM form")
+    raise unusable(path, "is no public key in the form that cosign writes")
 
 
 def to_wire(key: Key | None) -> dict[str, str] | None:
@@ -67,21 +66,27 @@ def to_wire(key: Key | None) -> dict[str, str] | None:
     return None if key is None else {"pem": key.pem, "path": key.path}
 
 
-def remember(folder: Path, digest: str, key: Key) -> None:
-    """Note beside an image's files that its signature was seen."""
-    note = {"manifest": digest, "key": key.fingerprint}
-    files.replace(folder / NOTE, json.dumps(note) + "\n")
+def remember(folder: Path, key: Key) -> None:
+    """Note beside an image's files that it is signed; the caller holds the cache's lock."""
+    if folder.is_dir():
+        known = sorted({*_remembered(folder), key.fingerprint})
+        files.replace(folder / SIGNED, json.dumps({"keys": known}) + "\n")
 
 
 def is_remembered(folder: Path, key: Key) -> bool:
     """Whether the signature by this key was seen when the image was pulled."""
+    return key.fingerprint in _remembered(folder)
+
+
+def _remembered(folder: Path) -> list[str]:
     try:
-        return bool(json.loads((folder / NOTE).read_bytes())["key"] == key.fingerprint)
+        keys = json.loads((folder / SIGNED).read_bytes())["keys"]
     except (OSError, ValueError, KeyError, TypeError):
-        return False
+        return []
+    return [one for one in keys if isinstance(one, str)] if isinstance(keys, list) else []
 
 
-def no_key(path: str, why: str) -> SettingInvalid:
+def unusable(path: str, why: str) -> SettingInvalid:
     """The error of a file that holds no key that can be used."""
     return SettingInvalid(
         f"{path} {why}.",

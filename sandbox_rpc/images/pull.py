@@ -90,9 +90,11 @@ async def obtain(
         image = store.by_manifest(layout, artifact.digest) or store.by_manifest(layout, top)
         if image is None:
             return None
-        if key is not None:
-            remember(image.folder, top, key)
         with locks.held(layout.cache_lock):
+            if not image.folder.is_dir():
+                return None  # removed just now
+            if key is not None:
+                remember(image.folder, key)
             store.name_image(layout, ref, image.digest, manifest=top, chosen=chosen)
         return store.resolve(layout, ref)
 
@@ -114,7 +116,8 @@ async def obtain(
                 lambda: store.publish(layout, ref, folder, digest, manifest=top, chosen=chosen)
             )
             if key is not None:
-                remember(image.folder, top, key)
+                with locks.held(layout.cache_lock):
+                    remember(image.folder, key)
             return image
 
 

@@ -120,13 +120,13 @@ class Registry:
         with self._client.open("PUT", place, headers=headers, body=pieces) as response:
             self._expect(response, 201)
 
-    def put_manifest(self, content: bytes) -> None:
+    def put_manifest(self, content: bytes, media_type: str = MEDIA_TYPE) -> None:
         """Let the reference mean a manifest.
 
         Raises:
             Transient, DownloadFailed: it cannot be done.
         """
-        headers = {"Content-Type": MEDIA_TYPE}
+        headers = {"Content-Type": media_type}
         path = f"/manifests/{self.ref.manifest}"
         with self._ask("PUT", path, headers=headers, body=content) as response:
             self._expect(response, 201)

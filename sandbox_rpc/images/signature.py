@@ -1,9 +1,9 @@
 """Whether somebody whose key is known has signed an image, as cosign signs with a key.
 
-cosign keeps the signatures of the manifest `sha256:HEX` as a manifest of its own in the same
-repository, under the tag `sha256-HEX.sig`. Each of its layers is a signed text that names the
-manifest; the signature over it is an annotation. Source: sigstore/cosign, specs/SIGNATURE_SPEC.md;
-cosign 2.5 is the judge in tests/registry/test_signature.py.
+cosign 1 and 2 keep the signatures of the manifest `sha256:HEX` as a manifest of its own in the same
+repository, under the tag `sha256-HEX.sig`; cosign 3 does with `--new-bundle-format=false`. Each of
+its layers is a signed text that names the manifest; the signature over it is an annotation.
+Source: sigstore/cosign, specs/SIGNATURE_SPEC.md; the tests are judged by cosign 2.5.
 
 What the text says of the repository's name is not looked at, as `cosign verify` does not either:
 a mirror has another one, and the digest means the same bytes everywhere.
@@ -14,13 +14,15 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from sandbox_rpc.images import manifest
 from sandbox_rpc.images.fetch import Source
-from sandbox_rpc.images.key import SETTING, Key, no_key
+from sandbox_rpc.images.key import SETTING, Key, unusable
 from sandbox_rpc.images.manifest import Blob
 from sandbox_rpc.protocol.errors import (
+    DigestMismatch,
     ImageInvalid,
     ImageNotFound,
     ImageUnsigned,
@@ -30,6 +32,7 @@ TEXT = "application/vnd.dev.cosign.simplesigning.v1+json"
 ANNOTATION = "dev.cosignproject.cosign/signature"
 MAX_TEXT = 1 << 16
 """Bytes of a signed text; cosign's have 250."""
+MIN_RSA = 2048
 Verify = Callable[[bytes, bytes], bool]
 """Whether a signature over a text is good."""
 
@@ -46,17 +49,17 @@ def check(source: Source, ref: str, digest: str, key: Key) -> None:
     try:
         found = manifest.parse(source.manifest(f"{digest.replace(':', '-')}.sig"), ref)
     except ImageNotFound:
-        raise _unsigned(ref, digest, key, "nobody has signed it") from None
+        raise _unsigned(ref, digest, key, "it has no signature that is known here") from None
     except ImageInvalid:
         raise _unsigned(ref, digest, key, "what should be its signatures is no manifest") from None
     layers = found.get("layers")
     for layer in layers[: manifest.MAX_LAYERS] if isinstance(layers, list) else []:
-        if _names(source, layer, digest, ref, verify):
+        if _holds(source, layer, digest, ref, verify):
             return
     raise _unsigned(ref, digest, key, "none of its signatures is by this key")
 
 
-def _names(source: Source, layer: object, digest: str, ref: str, verify: Verify) -> bool:
+def _holds(source: Source, layer: object, digest: str, ref: str, verify: Verify) -> bool:
     """Whether a layer is a signature of the manifest that holds."""
     if not isinstance(layer, dict) or layer.get("mediaType") != TEXT:
         return False
@@ -65,7 +68,10 @@ def _names(source: Source, layer: object, digest: str, ref: str, verify: Verify)
         signature = base64.b64decode(layer["annotations"][ANNOTATION], validate=True)
     except (ImageInvalid, KeyError, TypeError, ValueError):
         return False
-    text = _text(source, blob)
+    try:
+        text = _text(source, blob)
+    except (ImageNotFound, DigestMismatch):
+        return False  # the next one may be good
     # First whether the text is the signer's; only then is it read.
     if manifest.digest_of(text) != blob.digest or not verify(signature, text):
         return False
@@ -86,7 +92,11 @@ def _text(source: Source, blob: Blob) -> bytes:
 
 
 def _verifier(key: Key) -> Verify:
-    """Whether a signature over a text is by the key: the kinds that cosign takes, with SHA-256."""
+    """Whether a signature over a text is by the key.
+
+    ECDSA as cosign 2 signs, with SHA-256 on every curve, or with the curve's own hash; RSA in
+    PKCS #1 v1.5; Ed25519 over the text itself.
+    """
     # Compiled, so imported on use.
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives import hashes, serialization
@@ -95,26 +105,30 @@ def _verifier(key: Key) -> Verify:
     try:
         public = serialization.load_pem_public_key(key.pem.encode())
     except (ValueError, UnsupportedAlgorithm):
-        raise no_key(key.path, "is no public key that can be used") from None
+        raise unusable(key.path, "is no public key that can be used") from None
 
-    how: tuple[Any, ...]
+    ways: list[tuple[Any, ...]]
     match public:
         case ec.EllipticCurvePublicKey():
-            how = (ec.ECDSA(hashes.SHA256()),)
+            own = {"secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
+            ways = [(ec.ECDSA(hashes.SHA256()),)]
+            ways += [(ec.ECDSA(one),) for name, one in own.items() if name == public.curve.name]
+        case rsa.RSAPublicKey() if public.key_size >= MIN_RSA:
+            ways = [(padding.PKCS1v15(), hashes.SHA256())]
         case rsa.RSAPublicKey():
-            how = (padding.PKCS1v15(), hashes.SHA256())
+            raise unusable(key.path, f"is an RSA key of less than {MIN_RSA} bits")
         case ed25519.Ed25519PublicKey():
-            how = ()
+            ways = [()]
         case _:
-            raise no_key(key.path, "is of a kind that does not sign images")
+            raise unusable(key.path, "is of a kind that does not sign images")
     verifying: Any = public.verify
 
     def verify(signature: bytes, text: bytes) -> bool:
-        try:
-            verifying(signature, text, *how)
-        except InvalidSignature:
-            return False
-        return True
+        for way in ways:
+            with suppress(InvalidSignature):
+                verifying(signature, text, *way)
+                return True
+        return False
 
     return verify
 

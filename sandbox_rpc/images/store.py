@@ -25,6 +25,8 @@ DISK = "disk.qcow2"
 KERNEL = "vmlinuz"
 INITRD = "initrd"
 METADATA = "image.json"
+SIGNED = "signed.json"
+"""Beside these: by which keys it was seen to be signed (`images/key.py`)."""
 FACTS = (
     "arch", "createdAt", "suite", "variant", "kernelVersion", "kernelCommandLine", "agent",
     "agentVersion", "sshPort", "diskMib", "foreign", "injectsAgent", "hostKeyFile", "cloudInit",

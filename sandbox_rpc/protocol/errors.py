@@ -241,8 +241,8 @@ class ImageUnsigned(ImageError):
 
     code = 1209
     default_hint = (
-        "Nothing of it was fetched. Ask its publisher for a signature by cosign, or for the key; "
-        "`pull.key` in config.toml says which one has to have signed."
+        "It is not used. Its publisher signs with `cosign sign --key`, from cosign 3 on with "
+        "--new-bundle-format=false; `pull.key` names the key that has to have signed."
     )
 
 

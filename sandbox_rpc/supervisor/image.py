@@ -87,7 +87,7 @@ async def ensure(layout: Layout, name: str | None, settings: Settings, report: R
         raise ImageNotFound(f"There is no image {wanted}.", ref=wanted)
     falls_back = is_default and settings.build_when is BuildWhen.UNREACHABLE
     try:
-        await child.run(
+        answer = await child.run(
             layout, "pull", report, ref=str(ref), chosen=False, patient=not falls_back,
             key=keys.to_wire(key),
         )  # fmt: skip
@@ -102,7 +102,9 @@ async def ensure(layout: Layout, name: str | None, settings: Settings, report: R
             f"{ref} could not be had ({why}), so {image.ref} was built on this machine and is used."
         )
         return Choice(image, [remark])
-    return Choice(await anyio.to_thread.run_sync(store.resolve, layout, str(ref)))
+    # Not what the name means by now: somebody may have given it to another image since.
+    image = await anyio.to_thread.run_sync(store.resolve, layout, answer["digest"])
+    return Choice(attrs.evolve(image, ref=str(ref)))
 
 
 def find(layout: Layout, name: str | None, wanted: str, key: Key | None = None) -> Choice | None:
@@ -127,11 +129,14 @@ def find(layout: Layout, name: str | None, wanted: str, key: Key | None = None) 
                 image = attrs.evolve(image, ref=ref)
             if _may_be_taken(image, ref, key):
                 return Choice(image, _remarks(entry, image))
-    for candidate in (ref, reference.BUILT) if ref == reference.DEFAULT else (ref,):
+    with suppress(ImageNotFound):
+        image = store.resolve(layout, ref)
+        # One without its signature is asked for again, rather than replaced by another one.
+        return Choice(image, _remarks(entry, image)) if _may_be_taken(image, ref, key) else None
+    if ref == reference.DEFAULT:
         with suppress(ImageNotFound):
-            image = store.resolve(layout, candidate)
-            if _may_be_taken(image, candidate, key):
-                return Choice(image, _remarks(entry, image))
+            image = store.resolve(layout, reference.BUILT)
+            return Choice(image, _remarks(entry, image))
     return None
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from sandbox_rpc.host.paths import Layout
 from tests.contract.service import Service
@@ -97,3 +99,29 @@ def test_errors_are_those_of_the_table(registry: Registry, service: Service) -> 
     assert kind("image/push", {"ref": "local/x", "to": f"{registry.host}/x:1"}) == "imageNotFound"
     assert kind("image/export", {"ref": "local/x", "path": "/nothing/x"}) == "imageNotFound"
     assert service.call("image/prune", {}) == {"digests": [], "freedBytes": 0}
+
+
+def test_a_pull_wants_the_signature_that_the_users_file_asks_for(
+    registry: Registry, artifact: Artifact, tmp_path: Path
+) -> None:
+    publish(registry.host, "unsigned/image:1", artifact.packed)
+    public = ec.generate_private_key(ec.SECP256R1()).public_key()
+    (tmp_path / "key.pub").write_bytes(
+        public.public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    (tmp_path / "config" / "sandbox").mkdir(parents=True)
+    own = tmp_path / "config" / "sandbox" / "config.toml"
+    own.write_text(f"[pull]\nkey = '{tmp_path}/key.pub'\n")
+    (tmp_path / "cache").mkdir(mode=0o700)
+    service = Service(tmp_path / "cache", env={"XDG_CONFIG_HOME": str(tmp_path / "config")})
+    try:
+        service.initialize()
+        ref = f"{registry.host}/unsigned/image:1"
+        error = service.fail("image/pull", {"ref": ref})
+        assert (error["code"], error["data"]["kind"]) == (1209, "imageUnsigned")
+        own.write_text("")
+        assert service.call("image/pull", {"ref": ref})["ref"] == ref
+    finally:
+        service.end()

@@ -25,7 +25,12 @@ from sandbox_rpc.images.key import Key, read_key
 from sandbox_rpc.images.manifest import Blob
 from sandbox_rpc.images.registry import Registry as Remote
 from sandbox_rpc.images.store import StoredImage
-from sandbox_rpc.protocol.errors import ImageUnsigned, SettingInvalid
+from sandbox_rpc.protocol.errors import (
+    DigestMismatch,
+    ImageNotFound,
+    ImageUnsigned,
+    SettingInvalid,
+)
 from sandbox_rpc.supervisor import image as images
 from tests.registry.conftest import Artifact, publish
 from tests.registry.debian import Debian
@@ -151,7 +156,7 @@ def test_what_cosign_has_signed_is_taken(
     artifact: Artifact,
 ) -> None:  # fmt: skip
     ref, digest = image
-    assert "nobody has signed it" in refused(layout, ref, cosign.key)
+    assert "it has no signature that is known here" in refused(layout, ref, cosign.key)
     cosign.sign(f"{ref.rpartition(':')[0]}@{digest}")
     first = got(layout, ref, cosign.key)
     assert first.manifest == digest
@@ -178,7 +183,7 @@ def test_a_start_takes_what_was_seen_to_be_signed(
     # It was pulled by somebody who did not ask.
     assert images.find(layout, None, ref) is not None
     assert images.find(layout, None, ref, cosign.key) is None
-    with pytest.raises(ImageUnsigned, match="nobody has signed it"):
+    with pytest.raises(ImageUnsigned, match="it has no signature that is known here"):
         start(settings)
     cosign.sign(f"{ref.rpartition(':')[0]}@{digest}")
     assert start(settings).manifest == digest
@@ -197,13 +202,15 @@ def test_other_kinds_of_keys(
     rsa_key = rsa.generate_private_key(65537, 2048)
     ed_key = ed25519.Ed25519PrivateKey.generate()
     p384 = ec.generate_private_key(ec.SECP384R1())
-    # Several people have signed.
+    p521 = ec.generate_private_key(ec.SECP521R1())
+    # Several people have signed; some programs take the hash that belongs to the curve.
     put(ref, digest, [
         signed(text, ecdsa(p384)),
+        signed(text, lambda one: p521.sign(one, ec.ECDSA(hashes.SHA512()))),
         signed(text, lambda one: rsa_key.sign(one, padding.PKCS1v15(), hashes.SHA256())),
         signed(text, ed_key.sign),
     ])  # fmt: skip
-    for private in (p384, rsa_key, ed_key):
+    for private in (p384, p521, rsa_key, ed_key):
         key = write_key(tmp_path / "key.pub", private.public_key())
         assert got(layout, ref, key).manifest == digest
 
@@ -304,10 +311,59 @@ def test_what_is_no_key_is_said_before_anything_is_asked(tmp_path: Path, layout:
     )
     odd = read_key(str(tmp_path / "dressed"))
     other = write_key(tmp_path / "dsa", dsa.generate_private_key(2048).public_key())
-    for key in (odd, other):
+    weak = write_key(tmp_path / "rsa", rsa.generate_private_key(65537, 1024).public_key())
+    for key in (odd, other, weak):
         assert key is not None
         with pytest.raises(SettingInvalid):
             signature.check(Odd(b"{}"), "a/b:1", "sha256:" + "0" * 64, key)
+
+
+def test_a_broken_signature_does_not_hide_a_good_one(tmp_path: Path) -> None:
+    private = ec.generate_private_key(ec.SECP256R1())
+    key = write_key(tmp_path / "key.pub", private.public_key())
+    digest = "sha256:" + "1" * 64
+    text, more = signed(text_for(digest), ecdsa(private))
+    good = manifest.described(Blob(manifest.digest_of(text), len(text), signature.TEXT)) | more
+    layers = [good | {"digest": f"sha256:{number * 64}"} for number in "23"] + [good]
+
+    class Broken(Odd):
+        @contextmanager
+        def blob(self, blob: Blob, offset: int) -> Iterator[tuple[int, Iterator[bytes]]]:
+            if blob.hex[0] == "2":
+                raise ImageNotFound("gone")
+            if blob.hex[0] == "3":
+                raise DigestMismatch("too long")
+            yield 0, iter([text])
+
+    for count in (3, 2):
+        content = json.dumps({"schemaVersion": 2, "layers": layers[:count]}).encode()
+        if count == 3:
+            signature.check(Broken(content), "a/b:1", digest, key)
+        else:
+            with pytest.raises(ImageUnsigned, match="none of its signatures"):
+                signature.check(Broken(content), "a/b:1", digest, key)
+
+
+@pytest.mark.parametrize("what", ["index", "child"])
+def test_an_index_is_signed_as_a_whole(
+    cosign: Cosign, registry: Registry, layout: Layout, image: tuple[str, str], what: str
+) -> None:
+    ref, digest = image
+    repository = ref.rpartition(":")[0]
+    child = Remote(reference.parse(f"{repository}@{digest}")).manifest(digest)
+    described = {"mediaType": manifest.MANIFEST, "digest": digest, "size": len(child)}
+    value = {"schemaVersion": 2, "mediaType": manifest.INDEX, "manifests": [described]}
+    content = json.dumps(value).encode()
+    remote = Remote(reference.parse(f"{repository}:all"), push=True)
+    remote.put_manifest(content, manifest.INDEX)
+    top = manifest.digest_of(content)
+    cosign.sign(f"{repository}@{top if what == 'index' else digest}")
+    if what == "index":
+        assert got(layout, f"{repository}:all", cosign.key).manifest == digest
+    else:
+        assert "no signature that is known" in refused(layout, f"{repository}:all", cosign.key)
+        # By its own name it is what was signed.
+        assert got(layout, ref, cosign.key).manifest == digest
 
 
 def test_the_command(
@@ -315,14 +371,15 @@ def test_the_command(
 ) -> None:
     ref, digest = image
     key = str(cosign.folder / "cosign.pub")
-    said = sandbox.run("image", "pull", "--pull-key", key, ref, status=12)
-    assert "nobody has signed it" in said
-    assert "Traceback" not in said
-    assert sandbox.json("image", "list") == []
+    own = tmp_path / ".config" / "sandbox" / "config.toml"
+    own.parent.mkdir(parents=True)
+    for words, text in ((["--pull-key", key], ""), ([], f"[pull]\nkey = '{key}'\n")):
+        own.write_text(text)
+        said = sandbox.run("image", "pull", *words, ref, status=12)
+        assert "it has no signature that is known here" in said
+        assert "Traceback" not in said
+        assert sandbox.json("image", "list") == []
     cosign.sign(f"{ref.rpartition(':')[0]}@{digest}")
-    # By the user's own file this time.
-    (tmp_path / ".config" / "sandbox").mkdir(parents=True)
-    (tmp_path / ".config" / "sandbox" / "config.toml").write_text(f"[pull]\nkey = '{key}'\n")
     assert sandbox.run("image", "pull", ref).startswith(f"{ref} is here: sha256:")
     (listed,) = sandbox.json("image", "list")
     assert listed["manifest"] == digest

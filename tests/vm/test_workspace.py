@@ -280,13 +280,18 @@ def test_what_is_written_while_others_look_is_whole(either: Running) -> None:
     place = folder(either, "watched")
     python(
         either,
-        "import os, subprocess, sys\n"
+        "import os, subprocess, sys, time\n"
         "os.chdir('watched')\n"
-        "look = 'import os\\nwhile True:\\n  for name in os.listdir(): os.stat(name)'\n"
-        "lookers = [subprocess.Popen([sys.executable, '-c', look]) for _ in range(2)]\n"
+        "look = 'import os\\nprint(flush=True)\\n'\n"
+        "look += 'while True:\\n  for name in os.listdir(): os.stat(name)'\n"
+        "lookers = [subprocess.Popen([sys.executable, '-c', look], stdout=subprocess.PIPE)\n"
+        "           for _ in range(2)]\n"
+        "for looker in lookers: looker.stdout.readline()\n"
         "for name in range(20):\n"
         "    with open(str(name), 'wb', buffering=0) as file:\n"
-        "        for line in range(25): file.write(b'%08d\\n' % line)\n"
+        "        for line in range(25):\n"
+        "            file.write(b'%08d\\n' % line)\n"
+        "            time.sleep(0.002)\n"
         "for looker in lookers:\n"
         "    assert looker.poll() is None\n"
         "    looker.kill()\n",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 from collections.abc import Callable
 from pathlib import Path
@@ -16,13 +17,17 @@ from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build, child, reference, refs, store
+from sandbox_rpc.images import key as keys
+from sandbox_rpc.images.key import Key
 from sandbox_rpc.images.store import StoredImage
 from sandbox_rpc.protocol.errors import (
     BuildFailed,
     DigestMismatch,
     DownloadFailed,
     ImageNotFound,
+    ImageUnsigned,
     SandboxError,
+    SettingInvalid,
 )
 from sandbox_rpc.protocol.progress import Progress
 from sandbox_rpc.protocol.types import Sandbox, State
@@ -53,6 +58,8 @@ class World:
         self.built = 0
         self.refuses: SandboxError | None = None
         self.content = "one"
+        self.meanwhile: str | None = None
+        """What somebody else gives the name to, before we look."""
 
     def publish(self, ref: str, content: str, *, chosen: bool, **more: Any) -> StoredImage:
         folder = self.layout.staging / f"staged-{content}"
@@ -67,9 +74,17 @@ class World:
         self.pulled.append((params["ref"], params.get("patient", True)))
         if self.refuses is not None:
             raise self.refuses
+        if verb == "check":
+            return {}
         manifest = "sha256:" + "a" * 64
-        self.publish(params["ref"], self.content, chosen=params["chosen"], manifest=manifest)
-        return {}
+        image = self.publish(
+            params["ref"], self.content, chosen=params["chosen"], manifest=manifest
+        )
+        if params["key"]:
+            keys.remember(image.folder, Key(**params["key"]))
+        if self.meanwhile is not None:
+            self.publish(params["ref"], self.meanwhile, chosen=True)
+        return {"ref": params["ref"], "digest": image.digest}
 
     async def build(self, layout: Layout, ref: str, *_: object, **more: Any) -> StoredImage:
         self.built += 1
@@ -142,7 +157,9 @@ def test_build_when(layout: Layout, world: World) -> None:
     assert (world.built, world.pulled) == (1, [])
 
 
-@pytest.mark.parametrize("error", [DigestMismatch("tampered"), BuildFailed("x")])
+@pytest.mark.parametrize(
+    "error", [DigestMismatch("tampered"), BuildFailed("x"), ImageUnsigned("x")]
+)
 def test_what_is_wrong_with_it_is_not_hidden_by_a_build(
     layout: Layout, world: World, error: SandboxError
 ) -> None:
@@ -257,3 +274,58 @@ def test_the_registry_is_asked_once_a_day_and_not_at_all_where_that_is_off(
     with locks.held(layout.cache_lock):
         refs.write(layout, attrs.evolve(entry, checked_at="nonsense"))
     look()
+
+
+def key_file(folder: Path, content: bytes = b"one key") -> str:
+    """What looks like a public key: nothing is verified here."""
+    path = folder / f"{content.hex()}.pub"
+    text = base64.b64encode(content).decode()
+    path.write_text(f"-----BEGIN PUBLIC KEY-----\n{text}\n-----END PUBLIC KEY-----\n")
+    return str(path)
+
+
+def test_with_a_key_an_image_is_asked_for_until_it_is_known_to_be_signed(
+    layout: Layout, world: World, tmp_path: Path
+) -> None:
+    """By the folder that has it already, too; and each key is remembered."""
+    plain = started(layout, Settings(image=REF)).image
+    one, other = (key_file(tmp_path, name) for name in (b"one", b"two"))
+    for path in (one, one, other, one, other):
+        assert started(layout, Settings(image=REF, pull_key=path)).image.digest == plain.digest
+    assert world.pulled == [(REF, True)] * 3
+    world.refuses = ImageUnsigned("no")
+    with pytest.raises(ImageUnsigned):
+        started(layout, Settings(image=REF, pull_key=key_file(tmp_path, b"three")))
+    # Without one, all is as ever.
+    assert started(layout, Settings(image=REF)).image.digest == plain.digest
+
+
+def test_what_was_verified_is_taken_whoever_moves_the_name(
+    layout: Layout, world: World, tmp_path: Path
+) -> None:
+    world.meanwhile = "somebody else's"
+    image = started(layout, Settings(image=REF, pull_key=key_file(tmp_path))).image
+    assert image.disk.read_text() == "one"
+    assert image.ref == REF
+    assert store.resolve(layout, REF).disk.read_text() == "somebody else's"
+
+
+def test_what_stays_here_needs_no_signature(layout: Layout, world: World, tmp_path: Path) -> None:
+    settings = Settings(pull_key=key_file(tmp_path))
+    image = world.publish("local/a", "a", chosen=True)
+    for name in ("local/a", image.digest):
+        named = attrs.evolve(settings, image=name)
+        assert started(layout, named).image.digest == image.digest
+    # One that was built here stands in for a default that is not here, not for one that is.
+    built = world.publish(reference.BUILT, "built", chosen=True)
+    assert started(layout, settings).image.digest == built.digest
+    assert world.pulled == []
+    world.publish(reference.DEFAULT, "published", chosen=True)
+    assert started(layout, settings).image.ref == reference.DEFAULT
+    assert world.pulled == [(reference.DEFAULT, False)]
+
+
+def test_a_key_that_is_none_stops_the_start(layout: Layout, world: World, tmp_path: Path) -> None:
+    with pytest.raises(SettingInvalid, match="cannot be read"):
+        started(layout, Settings(pull_key=str(tmp_path / "nothing")))
+    assert world.pulled == []
