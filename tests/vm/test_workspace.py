@@ -276,7 +276,7 @@ def test_shared_memory(either: Running) -> None:
 
 
 def test_what_is_written_while_others_look_is_whole(either: Running) -> None:
-    """Watchers ask for a file's size while it is written: 17 to 32 of these 500 lines were lost."""
+    """Watchers ask for a file's size while it is written: 80 to 91 of these 500 lines were lost."""
     place = folder(either, "watched")
     python(
         either,
