@@ -141,9 +141,7 @@ class Setting:
                 return int(text)
             case Kind.SECONDS if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,6})?", text):
                 return float(text)
-            case Kind.PATH if "/" in text:
-                return os.path.abspath(os.path.expanduser(text))
-            case Kind.FILE if text:
+            case Kind.PATH | Kind.FILE if "/" in text or (text and self.kind is Kind.FILE):
                 return os.path.abspath(os.path.expanduser(text))
         return text
 
@@ -271,17 +269,13 @@ def _text(setting: Setting, value: object) -> Value:
 
 
 def _path(setting: Setting, value: object) -> Value:
-    hint = "Write an absolute path, one that starts with ~/, or a name to look up on PATH."
-    path = os.path.expanduser(_plain_text(value, hint))
-    if "/" in path and not os.path.isabs(path):
-        raise _Unfit("a relative path", hint)
-    return path
-
-
-def _file(setting: Setting, value: object) -> Value:
+    may_be_bare = setting.kind is Kind.PATH
     hint = "Write an absolute path, or one that starts with ~/."
+    if may_be_bare:
+        hint = "Write an absolute path, one that starts with ~/, or a name to look up on PATH."
     path = os.path.expanduser(_plain_text(value, hint))
-    if path and not os.path.isabs(path):
+    is_bare = may_be_bare and "/" not in path
+    if path and not is_bare and not os.path.isabs(path):
         raise _Unfit("a relative path", hint)
     return path
 
@@ -294,5 +288,5 @@ _READERS = {
     Kind.CHOICE: _choice,
     Kind.TEXT: _text,
     Kind.PATH: _path,
-    Kind.FILE: _file,
+    Kind.FILE: _path,
 }

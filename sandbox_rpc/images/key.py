@@ -61,11 +61,6 @@ def read_key(path: str) -> Key | None:
     raise unusable(path, "is no public key in the form that cosign writes")
 
 
-def to_wire(key: Key | None) -> dict[str, str] | None:
-    """A key for the process that pulls."""
-    return None if key is None else {"pem": key.pem, "path": key.path}
-
-
 def remember(folder: Path, key: Key) -> None:
     """Note beside an image's files that it is signed; the caller holds the cache's lock."""
     if folder.is_dir():

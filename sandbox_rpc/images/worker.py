@@ -80,7 +80,7 @@ async def _do(request: Mapping[str, Any]) -> Any:
     given = request["params"]
     match request["verb"]:
         case "pull":
-            key = Key(**given["key"]) if given["key"] else None
+            key = convert.from_wire(given["key"], Key) if given["key"] else None
             image = await pull.pull(
                 layout, given["ref"], report, chosen=given["chosen"], patient=given["patient"],
                 key=key,

@@ -15,8 +15,9 @@ from sandbox_rpc.host import locks, names
 from sandbox_rpc.host.paths import Layout
 from sandbox_rpc.images import build as builder
 from sandbox_rpc.images import child, inuse, reference, refs, staging, store
-from sandbox_rpc.images import key as keys
+from sandbox_rpc.images.key import read_key
 from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import SandboxError, StateNewer
 from sandbox_rpc.protocol.images import Image, ImagePruned, ImagePublished
 from sandbox_rpc.protocol.progress import Report, silent
@@ -107,7 +108,7 @@ async def pull(
         RequestCancelled: `cancel` was set.
         SandboxError: it could not be had.
     """
-    wire = keys.to_wire(keys.read_key(key))
+    wire = convert.to_wire(read_key(key))
     return await _brought(
         layout, "pull", report, cancel, ref=ref, chosen=True, patient=True, key=wire
     )

@@ -20,6 +20,7 @@ from sandbox_rpc.images import build, child, reference, refs, store
 from sandbox_rpc.images import key as keys
 from sandbox_rpc.images.key import Key
 from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import (
     DownloadFailed,
     ImageInvalid,
@@ -89,7 +90,7 @@ async def ensure(layout: Layout, name: str | None, settings: Settings, report: R
     try:
         answer = await child.run(
             layout, "pull", report, ref=str(ref), chosen=False, patient=not falls_back,
-            key=keys.to_wire(key),
+            key=convert.to_wire(key),
         )  # fmt: skip
     except (DownloadFailed, ImageNotFound) as error:
         if not falls_back:

@@ -126,17 +126,14 @@ def put(ref: str, digest: str, layers: list[tuple[bytes, dict[str, Any]]]) -> No
     name = reference.parse(f"{ref.rpartition(':')[0]}:{digest.replace(':', '-')}.sig")
     remote = Remote(name, push=True)
     config = Blob(manifest.digest_of(b"{}"), 2, "application/vnd.oci.image.config.v1+json")
-    described = []
-    for blob, data in [(config, b"{}"), *((None, text) for text, _ in layers)]:
-        blob = blob or Blob(manifest.digest_of(data), len(data))
+    for data in (b"{}", *(text for text, _ in layers)):
+        blob = Blob(manifest.digest_of(data), len(data))
         if not remote.has(blob):
             remote.upload(blob, [data])
-    for text, more in layers:
-        blob = Blob(manifest.digest_of(text), len(text), signature.TEXT)
-        described.append(manifest.described(blob) | more)
     value = {
         "schemaVersion": 2, "mediaType": manifest.MANIFEST,
-        "config": manifest.described(config), "layers": described,
+        "config": manifest.described(config),
+        "layers": [layer_of(text, more) for text, more in layers],
     }  # fmt: skip
     remote.put_manifest(json.dumps(value).encode())
 
@@ -145,6 +142,20 @@ def signed(text: bytes, sign: Sign) -> tuple[bytes, dict[str, Any]]:
     """A layer with a signature."""
     annotation = base64.b64encode(sign(text)).decode()
     return text, {"annotations": {signature.ANNOTATION: annotation}}
+
+
+def layer_of(text: bytes, more: dict[str, Any]) -> dict[str, Any]:
+    """What the signatures' manifest says of one of them."""
+    return manifest.described(Blob(manifest.digest_of(text), len(text), signature.TEXT)) | more
+
+
+def one_signature(folder: Path) -> tuple[str, Key, bytes, dict[str, Any]]:
+    """A digest, the key that has signed it, the signed text, and its layer."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    key = write_key(folder / "key.pub", private.public_key())
+    digest = "sha256:" + "1" * 64
+    text, more = signed(text_for(digest), ecdsa(private))
+    return digest, key, text, layer_of(text, more)
 
 
 def ecdsa(private: ec.EllipticCurvePrivateKey) -> Sign:
@@ -278,11 +289,7 @@ def test_signatures_that_are_no_manifest(tmp_path: Path, content: bytes) -> None
 
 def test_another_text_than_the_one_that_was_announced(tmp_path: Path) -> None:
     """Signed as well, so it is its digest alone that gives it away."""
-    private = ec.generate_private_key(ec.SECP256R1())
-    key = write_key(tmp_path / "key.pub", private.public_key())
-    digest = "sha256:" + "1" * 64
-    text, more = signed(text_for(digest), ecdsa(private))
-    layer = manifest.described(Blob(manifest.digest_of(text), len(text), signature.TEXT)) | more
+    digest, key, text, layer = one_signature(tmp_path)
     content = json.dumps({"schemaVersion": 2, "layers": [layer]}).encode()
     signature.check(Odd(content, [text]), "a/b:1", digest, key)
     for pieces in ([text, b" "], [text[:-1]], [], [b"x" * len(text), b"y" * 1000]):
@@ -319,11 +326,7 @@ def test_what_is_no_key_is_said_before_anything_is_asked(tmp_path: Path, layout:
 
 
 def test_a_broken_signature_does_not_hide_a_good_one(tmp_path: Path) -> None:
-    private = ec.generate_private_key(ec.SECP256R1())
-    key = write_key(tmp_path / "key.pub", private.public_key())
-    digest = "sha256:" + "1" * 64
-    text, more = signed(text_for(digest), ecdsa(private))
-    good = manifest.described(Blob(manifest.digest_of(text), len(text), signature.TEXT)) | more
+    digest, key, text, good = one_signature(tmp_path)
     layers = [good | {"digest": f"sha256:{number * 64}"} for number in "23"] + [good]
 
     class Broken(Odd):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import uuid
+from importlib import resources
 
 import attrs
 import pytest
 
 from sandbox_rpc.guest.identity import (
+    WORKSPACE_MOUNT,
     Identity,
     credentials,
     document,
@@ -48,6 +50,13 @@ def test_document() -> None:
     assert read(document(other))["uid"] == "12345"
     assert read(document(other))["gid"] == "100"
     assert "workspace" not in read(document(other))
+
+
+def test_the_images_own_unit_says_the_same() -> None:
+    """The agent mounts by the identity; whoever starts the unit by hand gets no other options."""
+    unit = resources.files("sandbox_rpc.guest") / "rootfs/base/etc/systemd/system"
+    text = (unit / "home-dev-workspace.mount").read_text()
+    assert f"\nOptions={WORKSPACE_MOUNT},nosuid,nodev\n" in text
 
 
 def test_credentials_by_smbios() -> None:

@@ -20,6 +20,7 @@ from sandbox_rpc.images import build, child, reference, refs, store
 from sandbox_rpc.images import key as keys
 from sandbox_rpc.images.key import Key
 from sandbox_rpc.images.store import StoredImage
+from sandbox_rpc.protocol import convert
 from sandbox_rpc.protocol.errors import (
     BuildFailed,
     DigestMismatch,
@@ -81,7 +82,7 @@ class World:
             params["ref"], self.content, chosen=params["chosen"], manifest=manifest
         )
         if params["key"]:
-            keys.remember(image.folder, Key(**params["key"]))
+            keys.remember(image.folder, convert.from_wire(params["key"], Key))
         if self.meanwhile is not None:
             self.publish(params["ref"], self.meanwhile, chosen=True)
         return {"ref": params["ref"], "digest": image.digest}
