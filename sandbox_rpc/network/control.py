@@ -7,6 +7,7 @@ listening socket: who asks for it has found out by itself whether the port is fr
     {"method": "forward/add", "guest_port": 3000}   + the socket → {"result": {}}
     {"method": "forward/remove", "address": "…"}    → {"result": {"removed": true}}
     {"method": "forward/list"}                      → {"result": […]} + the sockets
+    {"method": "cable"}                             → {"result": {}} + the connection to QEMU
     {"method": "resolver", "text": "nameserver …"}  → {"result": {}}
 """
 

@@ -55,37 +55,35 @@ def launch(
     control_socket: Path,
     listeners: Sequence[tuple[socket.socket, int]],
     log: Path,
-    spare: socket.socket | None = None,
+    peer: socket.socket | None = None,
 ) -> Running:
-    """Start the process on a connection to QEMU's listening socket: `spare`, or a new one.
+    """Start the process on a connection to QEMU's listening socket: `peer`, or a new one.
 
     `listeners` (socket, port of the guest) stay the caller's: as long as it holds them, connections
-    wait for the next network process instead of being refused. `spare`, from `connect_to_qemu`, is
-    closed here whatever happens. Takes some 0.2 s; blocks.
+    wait for the next network process instead of being refused. So does `peer`, which is from
+    `connect_to_qemu`: as long as it is held, QEMU does not see the process end. Takes some 0.2 s;
+    blocks.
 
     Raises:
         NetworkFailed: it did not come up; with what it said.
     """
     bwrap = shutil.which("bwrap")
     with ExitStack() as stack:
-        if spare is not None:
-            stack.enter_context(spare)
+        if peer is None:
+            peer = stack.enter_context(connect_to_qemu(qemu))
         if wish.namespace == "off":
             reason = "switched off: box.namespace = off"
         elif bwrap is None:
             reason = "bubblewrap is not installed"
         else:
             try:
-                peer = spare or connect_to_qemu(qemu)
                 return _start(wish, peer, control_socket, listeners, log, bwrap, "")
             except NetworkFailed as failure:
                 if wish.namespace == "require":
                     raise
                 reason = f"bubblewrap does not start it: {failure.message}"
-                spare = None
         if wish.namespace == "require":
             raise NetworkFailed(f"box.namespace = require, but {reason}.")
-        peer = spare or connect_to_qemu(qemu)
         return _start(wish, peer, control_socket, listeners, log, None, reason)
 
 
@@ -93,7 +91,7 @@ def connect_to_qemu(path: Path) -> socket.socket:
     """A connection to QEMU's network socket; QEMU takes one at a time, others wait. Never blocks.
 
     Raises:
-        NetworkFailed: QEMU has gone, or too many wait.
+        NetworkFailed: QEMU has gone; or one waits already, and the details have `full`.
     """
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
@@ -102,7 +100,10 @@ def connect_to_qemu(path: Path) -> socket.socket:
             one.connect(name)
     except OSError as error:
         one.close()
-        raise NetworkFailed(f"QEMU's network socket cannot be reached: {error}.") from None
+        raise NetworkFailed(
+            f"QEMU's network socket cannot be reached: {error}.",
+            full=isinstance(error, BlockingIOError),
+        ) from None
     for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         one.setsockopt(socket.SOL_SOCKET, option, 4 << 20)
     return one
@@ -118,7 +119,6 @@ def _start(
     namespace: str,
 ) -> Running:
     with ExitStack() as stack:
-        stack.enter_context(peer)
         server = stack.enter_context(bind(control_socket))
         config = os.memfd_create("network", os.MFD_CLOEXEC)
         stack.callback(os.close, config)

@@ -165,6 +165,8 @@ class Netd:
                 return {"removed": self._forwards.remove(str(params["address"]))}, []
             case "forward/list":
                 return self._forwards.describe(), self._forwards.descriptors()
+            case "cable":
+                return {}, [self._qemu.fileno()]
             case "resolver":
                 self._write_resolver(str(params["text"]))
                 return {}, []

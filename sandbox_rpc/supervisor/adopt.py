@@ -9,7 +9,7 @@ import anyio.abc
 
 from sandbox_rpc.host import names
 from sandbox_rpc.protocol.errors import SandboxError
-from sandbox_rpc.supervisor import net
+from sandbox_rpc.supervisor import net, reach
 from sandbox_rpc.supervisor.finish import publish
 from sandbox_rpc.supervisor.net import Net
 from sandbox_rpc.supervisor.request import Launch, Place
@@ -46,7 +46,7 @@ async def find_port(place: Place, note: Launch, vm: Vm, store: Store) -> None:
 
 async def _take(place: Place, note: Launch, vm: Vm, group: anyio.abc.TaskGroup) -> bool:
     try:
-        what = net.wish(note.request.settings, place.room, note.pins)
+        what = reach.wish(note.request.settings, place.room, note.pins)
         found = await Net.adopt(
             place.room,
             what._replace(dhcp=note.foreign),

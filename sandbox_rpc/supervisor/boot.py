@@ -13,7 +13,7 @@ from sandbox_rpc.network.launch import Wish
 from sandbox_rpc.qemu.launch import Ends
 from sandbox_rpc.qemu.machine import Machine
 from sandbox_rpc.supervisor import image as images
-from sandbox_rpc.supervisor import leftovers, net, proxy, warm
+from sandbox_rpc.supervisor import leftovers, proxy, reach, warm
 from sandbox_rpc.supervisor.enclose import hand_over, missing_layers
 from sandbox_rpc.supervisor.ground import Ground, check_workspace, survey
 from sandbox_rpc.supervisor.introduce import introduce, make_identity
@@ -38,15 +38,15 @@ async def boot(
     settings = request.settings
     ground = await survey(place, request, folder=request.workspace)
     check_workspace(ground)
-    wish = net.wish(settings, place.room)
-    support = net.support()
+    wish = reach.wish(settings, place.room)
+    support = reach.support()
     warnings = [*request.warnings, *ground.warnings, *missing_layers(ground.box)]
-    warnings += net.remarks(settings, support)
+    warnings += reach.remarks(settings, support)
     store.change(
         accelerator=str(ground.accelerator), network=str(settings.network),
         memory_mib=settings.memory_mib, cpus=settings.cpus, disk_mib=settings.disk_mib,
         persist=settings.persisted, warnings=warnings,
-        box=[*ground.box.layers, *net.absent(support)], started_at=now(),
+        box=[*ground.box.layers, *reach.absent(support)], started_at=now(),
     )  # fmt: skip
     with steps.step("image", "Looking for the image"):
         choice = await images.claim(place, settings, store, steps.report)

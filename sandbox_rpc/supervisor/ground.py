@@ -30,7 +30,7 @@ from sandbox_rpc.qemu.machine import (
     UserNetwork,
 )
 from sandbox_rpc.qemu.view import IMAGE, PERSIST, Mount, View, masked
-from sandbox_rpc.supervisor import leftovers, net
+from sandbox_rpc.supervisor import leftovers, reach
 from sandbox_rpc.supervisor.enclose import check_xattr, choose_box
 from sandbox_rpc.supervisor.introduce import NOTHING, Told, command_line
 from sandbox_rpc.supervisor.request import Place, StartRequest
@@ -163,7 +163,7 @@ async def survey(place: Place, request: StartRequest, *, folder: str) -> Ground:
     protected, problems = leftovers.protected(request, box)
     return Ground(
         place, request, accelerator, tuple(filter(None, [warning, *problems])), qemu, box, security,
-        net.support().works, protected,
+        reach.support().works, protected,
     )  # fmt: skip
 
 

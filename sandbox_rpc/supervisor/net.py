@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
 import anyio
 import anyio.to_thread
 
-from sandbox_rpc.config.choices import Network
-from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host import process
 from sandbox_rpc.host.paths import Room
-from sandbox_rpc.network import control, launch, libslirp, resolver
+from sandbox_rpc.network import control, launch, resolver
 from sandbox_rpc.network.launch import Running, Wish
-from sandbox_rpc.network.policy import Mode, parse_rule
-from sandbox_rpc.network.port import check
-from sandbox_rpc.network.settings import Route
-from sandbox_rpc.network.support import COST, remedy
+from sandbox_rpc.network.policy import Mode
 from sandbox_rpc.protocol.errors import NetworkFailed, SandboxError
 from sandbox_rpc.protocol.types import Forward, Layer
+from sandbox_rpc.supervisor import cable
 from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.proxy import Proxy
 
@@ -32,53 +27,10 @@ LOOPBACK = "127.0.0.1"
 
 AGAIN_S = 1.0
 """Between two tries to replace it."""
+CONNECT_LIMIT_S = 2.0
+CONNECT_PAUSE_S = 0.01
 SSH_LISTENERS = 2
 """A port and a unix socket."""
-
-
-def support() -> libslirp.Support:
-    """Whether this host can have a network process; else QEMU's own stack has to do."""
-    return libslirp.probe()
-
-
-def absent(found: libslirp.Support) -> list[Layer]:
-    """The wall that is missing where there can be no network process."""
-    return [] if found.works else [Layer("network", False, f"{found.detail}; {COST}")]
-
-
-def remarks(settings: Settings, found: libslirp.Support) -> list[str]:
-    """What the user should know about the network before relying on it."""
-    said = []
-    if not found.works:
-        said.append(f"{found.detail}, so {COST}. {remedy()}")
-        if settings.network is Network.PROXY:
-            said.append("The proxy is out of the guest's reach, so this is as closed as `offline`.")
-    if settings.network is not Network.OPEN and (
-        settings.allow_addresses or settings.allow_host_ports
-    ):
-        said.append(f"allow.addresses and allow.host_ports have no effect in `{settings.network}`.")
-    return said
-
-
-def wish(settings: Settings, room: Room, pins: Sequence[tuple[str, int]] = ()) -> Wish:
-    """What the settings say about the network; `pins` are the registries' private addresses.
-
-    Raises:
-        RuleInvalid, SettingInvalid: they say nonsense.
-    """
-    rules = tuple(filter(None, settings.allow_addresses.split(",")))
-    for rule in rules:
-        parse_rule(rule)
-    ports = tuple(int(port) for port in settings.allow_host_ports.split(",") if port)
-    for port in ports:
-        check(port, "allow.host_ports")
-    mode = Mode(str(settings.network))
-    routes = (Route(str(room.proxy_socket)),) if mode is Mode.PROXY else ()
-    if routes:
-        room.proxy_socket.parent.mkdir(mode=0o700, exist_ok=True)
-    return Wish(
-        mode, rules, ports, pins=tuple(pins), routes=routes, namespace=str(settings.box_namespace)
-    )
 
 
 class Net:
@@ -100,10 +52,8 @@ class Net:
         """Held while what the process listens to changes, also by its replacement."""
         self._running: Running | None = None
         self._watched: Running | None = None
-        self._spare: socket.socket | None = None
-        """The next process's connection to QEMU, waiting in its backlog. Without it QEMU crashes of
-        frames for a guest that does not take them, when the process dies: its completion of each
-        looks for the connection that has gone."""
+        self._peer: socket.socket | None = None
+        """The process's connection to QEMU, which so does not see it die; `cable` says why."""
         self._closed = False
         self.port: int = next(
             one.getsockname()[1] for one, _ in listeners if one.family == socket.AF_INET
@@ -129,11 +79,11 @@ class Net:
         proxy = Proxy.find(room) if what.mode is Mode.PROXY else None
         net = cls(room, what, _listeners(room, preferred, guest_port), proxy)
         try:
-            net._spare = launch.connect_to_qemu(room.network_socket)
+            net._peer = await net._connect()
             if plugged is not None:
                 plugged.set()
             async with anyio.create_task_group() as group:
-                group.start_soon(net._launch)
+                group.start_soon(net._launch, net._peer)
                 if proxy is not None:
                     group.start_soon(proxy.launch)
         except BaseException as error:
@@ -169,7 +119,9 @@ class Net:
         net = cls(room, what, listeners[:SSH_LISTENERS], proxy)
         net._forwards = {one.getsockname()[1]: (one, to) for one, to in listeners[SSH_LISTENERS:]}
         net._running, net._watched = running, launch.attach(room.network_control)
-        net._connect_spare()
+        with suppress(NetworkFailed):  # of one that an earlier version has started
+            _, (fd,) = control.call(running.control, "cable")
+            net._peer = socket.socket(fileno=fd)
         return net
 
     async def watch(self) -> None:
@@ -190,9 +142,13 @@ class Net:
                     break  # closed by us, the machine having ended
                 log.info("the network process has ended")
                 self._forget()
+                if self._peer is not None:
+                    group.start_soon(cable.let_go, self._peer)
+                    self._peer = None
                 while not self._closed:
                     try:
-                        await self._launch()
+                        self._peer = await self._connect()
+                        await self._launch(self._peer)
                         log.info("the network process was replaced")
                         break
                     except (SandboxError, OSError, ValueError) as error:
@@ -261,8 +217,8 @@ class Net:
         """Let go of the ports; the process itself ends with its machine."""
         self._closed = True
         self._forget()
-        if self._spare is not None:
-            self._spare.close()
+        if self._peer is not None:
+            self._peer.close()
         if self._proxy is not None:
             self._proxy.close()
         for listener, _ in (*self._listeners, *self._forwards.values()):
@@ -295,29 +251,35 @@ class Net:
                 one.control.close()
         self._running = self._watched = None
 
-    async def _launch(self) -> None:
+    async def _connect(self) -> socket.socket:
+        """A connection that waits until QEMU takes it; it lets one wait."""
+        limit = anyio.current_time() + CONNECT_LIMIT_S
+        while True:
+            try:
+                return launch.connect_to_qemu(self._room.network_socket)
+            except NetworkFailed as failure:
+                if not failure.details.get("full") or anyio.current_time() > limit:
+                    raise
+            await anyio.sleep(CONNECT_PAUSE_S)
+
+    async def _launch(self, peer: socket.socket) -> None:
         room = self._room
         async with self._changing:
-            spare, self._spare = self._spare, None
-            self._running = await anyio.to_thread.run_sync(
-                partial(
-                    launch.launch, self._wish, qemu=room.network_socket,
-                    control_socket=room.network_control, spare=spare,
-                    listeners=[*self._listeners, *self._forwards.values()], log=room.network_log,
-                )
-            )  # fmt: skip
+            try:
+                self._running = await anyio.to_thread.run_sync(
+                    partial(
+                        launch.launch, self._wish, qemu=room.network_socket,
+                        control_socket=room.network_control, peer=peer, log=room.network_log,
+                        listeners=[*self._listeners, *self._forwards.values()],
+                    )
+                )  # fmt: skip
+            except BaseException:
+                peer.close()
+                raise
         if self._closed:
             self._forget()
             return
         self._watched = launch.attach(room.network_control)
-        self._connect_spare()
-
-    def _connect_spare(self) -> None:
-        try:
-            self._spare = launch.connect_to_qemu(self._room.network_socket)
-        except NetworkFailed as failure:
-            # Those of dead supervisors may wait there still; QEMU takes and drops them in its turn.
-            log.info("no spare connection: %s", failure)
 
     async def _follow_resolver(self) -> None:
         try:

@@ -15,7 +15,7 @@ from sandbox_rpc.protocol.errors import SandboxBusy
 from sandbox_rpc.protocol.types import State
 from sandbox_rpc.qemu.launch import Describe, launch
 from sandbox_rpc.qemu.view import View
-from sandbox_rpc.supervisor import net, scope
+from sandbox_rpc.supervisor import reach, scope
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import hand_over, hand_over_all
 from sandbox_rpc.supervisor.ground import Ground
@@ -54,7 +54,7 @@ async def power_on(
     )
     store.change(
         workspace_security=ground.security,
-        box=[*ground.box.layers, limits, *net.absent(net.support())],
+        box=[*ground.box.layers, limits, *reach.absent(reach.support())],
     )
     requests.note(room, note)
     lock_fd = await take_lock(place)

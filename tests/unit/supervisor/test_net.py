@@ -12,17 +12,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import pytest
 
-from sandbox_rpc.config.choices import Network
-from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host.paths import Room
-from sandbox_rpc.network import launch, libslirp
+from sandbox_rpc.network import launch
 from sandbox_rpc.network.launch import Wish
 from sandbox_rpc.network.policy import Mode
 from sandbox_rpc.protocol.errors import (
@@ -30,12 +27,10 @@ from sandbox_rpc.protocol.errors import (
     NetworkFailed,
     PermissionDenied,
     PortTaken,
-    RuleInvalid,
     SandboxNotRunning,
     SettingInvalid,
 )
 from sandbox_rpc.protocol.types import Forward, Sandbox, State
-from sandbox_rpc.supervisor import net as nets
 from sandbox_rpc.supervisor import ports as port_module
 from sandbox_rpc.supervisor.net import LOOPBACK, Net
 from sandbox_rpc.supervisor.ports import Ports
@@ -118,7 +113,7 @@ def play(guest: Lab) -> Play:
             with anyio.fail_after(LIMIT_S):
                 net = await Net.start(Room(guest.folder), OFFLINE, preferred=None, guest_port=22)
                 it = Scene(guest, net)
-                guest.go_up(spares=1)
+                guest.go_up()
                 try:
                     await scene(it)
                 finally:
@@ -330,7 +325,7 @@ def test_a_port_that_is_taken_is_left_alone(guest: Lab) -> None:
         with launch.listen_on_loopback() as other:
             taken = other.getsockname()[1]
             net = await Net.start(Room(guest.folder), OFFLINE, preferred=taken, guest_port=22)
-            guest.go_up(spares=1)
+            guest.go_up()
             assert net.port != taken
             assert await word(net.port) == "ssh"
             net.close()
@@ -369,40 +364,3 @@ def test_nothing_to_connect_to(tmp_path: Path) -> None:
             assert time.monotonic() < limit
         else:
             break
-
-
-def chosen(**fields: Any) -> Settings:
-    return Settings(**fields)
-
-
-def test_what_the_settings_wish_for(tmp_path: Path) -> None:
-    room = Room(tmp_path)
-    assert nets.wish(chosen(), room) == Wish(Mode.OPEN, namespace="auto")
-    some = chosen(allow_addresses="10.0.0.0/8,192.168.1.7:22", allow_host_ports="5432,1")
-    wish = nets.wish(some, room)
-    assert (wish.allow, wish.host_ports) == (("10.0.0.0/8", "192.168.1.7:22"), (5432, 1))
-    (route,) = nets.wish(chosen(network=Network.PROXY), room).routes
-    assert route.path == str(room.proxy_socket)
-    for ports in ("0", "65536", "1,99999"):
-        with pytest.raises(SettingInvalid) as caught:
-            nets.wish(chosen(allow_host_ports=ports), room)
-        assert caught.value.details["setting"] == "allow.host_ports"
-    with pytest.raises(RuleInvalid):
-        nets.wish(chosen(allow_addresses="10.0.0.0/33"), room)
-
-
-def test_what_the_user_should_know() -> None:
-    works, absent = libslirp.Support(True, "4.7.0", ""), libslirp.probe("libslirp.so.none")
-    assert nets.remarks(chosen(), works) == []
-    assert nets.absent(works) == []
-    (wall,) = nets.absent(absent)
-    assert (wall.name, wall.active) == ("network", False)
-    assert nets.remarks(chosen(network=Network.OFFLINE), works) == []
-    (missing,) = nets.remarks(chosen(), absent)
-    assert "libslirp cannot be loaded" in missing
-    assert "this host's loopback" in missing
-    assert "Install libslirp" in missing
-    assert nets.remarks(chosen(network=Network.PROXY), works) == []
-    assert "as closed as" in nets.remarks(chosen(network=Network.PROXY), absent)[1]
-    (idle,) = nets.remarks(chosen(network=Network.OFFLINE, allow_host_ports="1"), works)
-    assert "no effect" in idle
