@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import TypeVar
 
 import anyio
@@ -10,15 +9,13 @@ import anyio
 from sandbox_rpc.console import hub
 from sandbox_rpc.host import files, names
 from sandbox_rpc.protocol.errors import (
-    GuestFailed,
-    QemuFailed,
-    SandboxError,
-    SshUnreachable,
     StartTimeout,
 )
 from sandbox_rpc.protocol.types import Sandbox, Ssh, StartKind, Startup, State
 from sandbox_rpc.ssh import config, login
 from sandbox_rpc.supervisor import alias
+from sandbox_rpc.supervisor.ended import unless_ended
+from sandbox_rpc.supervisor.hear import first_word
 from sandbox_rpc.supervisor.request import Launch, Place
 from sandbox_rpc.supervisor.settle import settle
 from sandbox_rpc.supervisor.state import Store
@@ -43,7 +40,7 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
     with anyio.move_on_after(launch.start_limit_s):
         if launch.agent:
             with steps.step("kernel", "Booting the kernel"):
-                await unless_ended(vm, vm.agent.heard.wait())
+                await first_word(vm, launch.accelerator, steps.say)
             with steps.step("boot", "Waiting for the system"):
                 await unless_ended(vm, vm.agent.ready())
         with steps.step("login", "Logging in"):
@@ -106,40 +103,3 @@ def endpoint_value(place: Place, endpoint: config.Endpoint) -> Ssh:
         identity_file=str(place.home.client_key),
         host_key=endpoint.host_key,
     )
-
-
-async def unless_ended(vm: Vm, work: Awaitable[T]) -> T:
-    """The result of `work`, unless QEMU ends first.
-
-    Raises:
-        QemuFailed: it ended; with the end of the console output.
-    """
-    result: list[T] = []
-    failure: list[SandboxError] = []
-
-    async def do(scope: anyio.CancelScope) -> None:
-        try:
-            result.append(await work)
-        except SandboxError as error:
-            failure.append(error)
-        scope.cancel()
-
-    async with anyio.create_task_group() as group:
-        group.start_soon(do, group.cancel_scope)
-        await vm.ended.wait()
-        group.cancel_scope.cancel()
-    if failure:
-        if isinstance(failure[0], GuestFailed | SshUnreachable):
-            # A QEMU that dies closes its sockets a moment before it is gone.
-            await anyio.sleep(0.05)
-            with anyio.move_on_after(0.0 if vm.qmp.is_open else 1.0):
-                await vm.ended.wait()
-        if not isinstance(failure[0], GuestFailed | SshUnreachable) or not vm.ended.is_set():
-            raise failure[0]
-    if not result:
-        raise QemuFailed(
-            f"QEMU ended while the guest was starting ({vm.reason or 'without a word'}).",
-            hint="The end of the console output and QEMU's own log say more.",
-            console=hub.tail(vm.room.console_log),
-        )
-    return result[0]

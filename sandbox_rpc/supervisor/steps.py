@@ -34,3 +34,7 @@ class Steps:
         began = time.monotonic()
         yield
         self.phases.append(Phase(name, round(time.monotonic() - began, 3)))
+
+    def say(self, message: str) -> None:
+        """Something about the phase that is under way."""
+        self.report(Progress(self._store.sandbox.phase or "", message))

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -32,8 +33,9 @@ from sandbox_rpc.qemu.qmp import QmpError
 from sandbox_rpc.qemu.store import Origin, Template
 from sandbox_rpc.qemu.view import Mount, View
 from sandbox_rpc.supervisor.enclose import hand_over
-from sandbox_rpc.supervisor.finish import unless_ended
+from sandbox_rpc.supervisor.ended import unless_ended
 from sandbox_rpc.supervisor.ground import Anywhere, Ground, disk_mib, image_files
+from sandbox_rpc.supervisor.hear import first_word
 from sandbox_rpc.supervisor.introduce import NOTHING
 from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.request import START_LIMIT_S
@@ -218,7 +220,7 @@ class _Maker:
         raise AssertionError  # the group ends by one of the above
 
     async def save(self, vm: Vm, limit_s: float) -> bytes:
-        await unless_ended(vm, vm.agent.heard.wait())
+        await first_word(vm, self.ground.accelerator, partial(self.say, 5))
         self.say(30, "Making a template: waiting for the guest to come to rest")
         await unless_ended(vm, vm.agent.ask("rest", timeout_s=limit_s))
         self.say(60, "Making a template: saving the machine")

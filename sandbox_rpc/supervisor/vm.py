@@ -43,6 +43,8 @@ class Vm:
     """Set when QEMU's process is gone."""
     reason: str | None = None
     """What QEMU said about its end."""
+    was_reset: anyio.Event = field(factory=anyio.Event)
+    """Set when the guest has reset itself and goes on; QEMU mostly ends of it."""
     out_of_room: anyio.Event = field(factory=anyio.Event)
     """Set when the host's disk is full: QEMU has paused the guest, so that nothing is lost."""
 
@@ -156,6 +158,8 @@ class Vm:
             match event.get("event"):
                 case "SHUTDOWN":
                     self.reason = str(data.get("reason"))
+                case "RESET" if data.get("guest"):
+                    self.was_reset.set()
                 case "STOP":
                     self.paused = True
                 case "RESUME":

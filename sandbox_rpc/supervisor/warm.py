@@ -44,7 +44,8 @@ from sandbox_rpc.ssh import login
 from sandbox_rpc.supervisor import leftovers, proxy
 from sandbox_rpc.supervisor import request as requests
 from sandbox_rpc.supervisor.enclose import hand_over
-from sandbox_rpc.supervisor.finish import NO_AGENT, publish, unless_ended
+from sandbox_rpc.supervisor.ended import unless_ended
+from sandbox_rpc.supervisor.finish import NO_AGENT, publish
 from sandbox_rpc.supervisor.ground import Ground
 from sandbox_rpc.supervisor.holders import end_holders
 from sandbox_rpc.supervisor.introduce import NOTHING, make_identity

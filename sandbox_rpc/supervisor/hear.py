@@ -1,0 +1,74 @@
+"""Waiting for a guest's first word, past the one panic that QEMU's emulation may cause.
+
+Before 8.1, with more than one processor, QEMU can run code that was changed while it translated it.
+Linux changes its own while it boots, and then panics of a breakpoint that is not there any more,
+once in some hundred boots. (QEMU's commit deba78709a, "Always lock pages before translation", mends
+it; github.com/multipath-tcp/mptcp_net-next/issues/471 has the story.) Such a guest is booted once
+more: nothing of it has begun that could be lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import suppress
+
+import anyio
+
+from sandbox_rpc.protocol.errors import QemuFailed
+from sandbox_rpc.qemu.machine import Accelerator
+from sandbox_rpc.qemu.qmp import QmpError
+from sandbox_rpc.supervisor.ended import unless_ended
+from sandbox_rpc.supervisor.vm import Vm
+
+log = logging.getLogger(__name__)
+
+MENDED = (8, 1)
+"""QEMU's version."""
+FIRMWARE_S = 1.0
+"""SeaBIOS resets the machine once more, to find itself as it was; a kernel is not there so soon."""
+
+
+async def first_word(vm: Vm, accelerator: Accelerator, say: Callable[[str], None]) -> None:
+    """Wait until the kernel is up and runs user programs.
+
+    Raises:
+        QemuFailed: QEMU ended first.
+    """
+    if not await _may_panic(vm, accelerator):
+        await unless_ended(vm, vm.agent.heard.wait())
+        return
+    await _at_reset(vm, "reset")
+    await unless_ended(vm, _heard(vm, say))
+    # From here on a reset is the guest's own wish, or the end of work that must not go unnoticed.
+    await _at_reset(vm, "shutdown")
+
+
+async def _heard(vm: Vm, say: Callable[[str], None]) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(_forgive, vm, say)
+        await vm.agent.heard.wait()
+        group.cancel_scope.cancel()
+
+
+async def _forgive(vm: Vm, say: Callable[[str], None]) -> None:
+    await vm.was_reset.wait()
+    log.warning("the guest's kernel has panicked, which may be QEMU's fault: booted once more")
+    say("The kernel panicked, as it may under this version of QEMU; booting it again")
+    await anyio.sleep(FIRMWARE_S)
+    await _at_reset(vm, "shutdown")
+
+
+async def _may_panic(vm: Vm, accelerator: Accelerator) -> bool:
+    if accelerator is not Accelerator.TCG:
+        return False
+    with suppress(QmpError, QemuFailed):
+        version = (await vm.qmp.execute("query-version"))["qemu"]
+        return (version["major"], version["minor"]) < MENDED
+    return False
+
+
+async def _at_reset(vm: Vm, action: str) -> None:
+    """What QEMU does when the guest resets itself; the command line has `shutdown`."""
+    with suppress(QmpError, QemuFailed):
+        await vm.qmp.execute("set-action", reboot=action)
