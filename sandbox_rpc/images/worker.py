@@ -80,10 +80,9 @@ async def _do(request: Mapping[str, Any]) -> Any:
     given = request["params"]
     match request["verb"]:
         case "pull":
-            key = convert.from_wire(given["key"], Key) if given["key"] else None
             image = await pull.pull(
                 layout, given["ref"], report, chosen=given["chosen"], patient=given["patient"],
-                key=key,
+                key=_key(given),
             )  # fmt: skip
             return {"ref": image.ref, "digest": image.digest}
         case "import":
@@ -94,8 +93,12 @@ async def _do(request: Mapping[str, Any]) -> Any:
         case "export":
             return await pack.export(layout, given["ref"], given["path"], report)
         case "check":
-            return await check.check(layout, given["ref"])
+            return await check.check(layout, given["ref"], _key(given))
     raise LookupError(request["verb"])
+
+
+def _key(given: Mapping[str, Any]) -> Key | None:
+    return convert.from_wire(given["key"], Key) if given.get("key") else None
 
 
 def _watch() -> None:

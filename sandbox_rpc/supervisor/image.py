@@ -158,7 +158,8 @@ async def look_daily(layout: Layout, settings: Settings) -> None:
             age = datetime.now(UTC) - datetime.fromisoformat(entry.checked_at)
             if timedelta(0) <= age < CHECK_EVERY:
                 return
-        await child.run(layout, "check", ref=str(ref))
+        key = convert.to_wire(keys.read_key(settings.pull_key))
+        await child.run(layout, "check", ref=str(ref), key=key)
     except (SandboxError, ValueError, TypeError, OSError) as error:
         log.info("the registry was not asked whether %s has moved: %s", settings.image, error)
 

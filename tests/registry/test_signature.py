@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, padding,
 
 from sandbox_rpc.config.values import Settings
 from sandbox_rpc.host.paths import Layout
+from sandbox_rpc.images import check as look_up
 from sandbox_rpc.images import manifest, pull, reference, signature, store
 from sandbox_rpc.images.key import Key, read_key
 from sandbox_rpc.images.manifest import Blob
@@ -203,6 +204,26 @@ def test_a_start_takes_what_was_seen_to_be_signed(
     assert images.find(layout, None, ref, other) is None
     with pytest.raises(ImageUnsigned, match="none of its signatures is by this key"):
         start(Settings(image=ref, pull_key=path))
+
+
+def test_a_tag_that_has_moved_to_what_nobody_has_signed(
+    cosign: Cosign, registry: Registry, layout: Layout, image: tuple[str, str], artifact: Artifact
+) -> None:
+    """Is not said: a pull would be refused."""
+    ref, digest = image
+    name = ref.rpartition(":")[0]
+    cosign.sign(f"{name}@{digest}")
+    got(layout, ref, cosign.key)
+
+    def look(key: Key | None) -> str | None:
+        return anyio.run(look_up.check, layout, ref, key)["newer"]
+
+    newer = publish(registry.host, ref.partition("/")[2], artifact.packed, old=True)
+    assert newer != digest
+    assert look(cosign.key) is None
+    assert look(None) == newer
+    cosign.sign(f"{name}@{newer}")
+    assert look(cosign.key) == newer
 
 
 def test_other_kinds_of_keys(
