@@ -84,6 +84,8 @@ def launch(
                 reason = f"bubblewrap does not start it: {failure.message}"
         if wish.namespace == "require":
             raise NetworkFailed(f"box.namespace = require, but {reason}.")
+        # On the same connection: one that did not come up has hardly begun a frame, and else the
+        # next one ends of it and is replaced.
         return _start(wish, peer, control_socket, listeners, log, None, reason)
 
 

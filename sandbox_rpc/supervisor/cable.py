@@ -18,11 +18,15 @@ import anyio
 PAUSE_S = 0.02
 LONGEST_S = 0.5
 """Between two looks at a cable whose guest takes nothing, as one that is paused."""
-QUIET_S = 0.2
-"""How long nothing must be under way; what QEMU took before is with the guest then."""
-PROBE = struct.pack(">I", 60) + bytes(12) + b"\x88\xb5" + bytes(46)
-"""A frame to nobody, of a type for experiments (IEEE 802): QEMU reads it only if it holds none."""
+QUIET = 10
+"""Looks in a row that must find all read; what QEMU still held before is with the guest then."""
+FILLER = struct.pack(">I", 60) + b"\x02" * 12 + b"\x88\xb5" + b"\x02" * 46
+"""A frame to nobody, of a type for experiments (IEEE 802). QEMU does not read it while the guest
+takes nothing. After half a frame of the dead process's it is taken for the other half and for a
+length; none of those is zero, which QEMU would take for a guest that is not ready, for ever."""
 CHUNK = 1 << 20
+MOST = 16
+"""Chunks thrown away in one go."""
 
 
 async def let_go(peer: socket.socket) -> None:
@@ -31,31 +35,35 @@ async def let_go(peer: socket.socket) -> None:
     Until then what QEMU sends is thrown away: it writes with a call that blocks.
     """
     with peer:
-        busy, pause, probed = anyio.current_time(), PAUSE_S, False
-        while anyio.current_time() < busy + QUIET_S:
+        quiet, pause = 0, PAUSE_S
+        while True:
             try:
                 if not _swallow(peer):
                     return
                 if _under_way(peer):
-                    busy, pause = anyio.current_time(), min(LONGEST_S, pause * 1.2)
-                elif not probed:
-                    # It fits into a buffer that is empty.
-                    peer.send(PROBE)
-                    busy, pause, probed = anyio.current_time(), PAUSE_S, True
+                    quiet, pause = 0, min(LONGEST_S, pause * 1.2)
+                elif quiet == QUIET:
+                    return
+                else:
+                    quiet, pause = quiet + 1, PAUSE_S
+                    peer.send(FILLER, socket.MSG_DONTWAIT)
+                with anyio.move_on_after(pause):
+                    while _swallow(peer):
+                        await anyio.wait_readable(peer)
             except OSError:
                 return
-            with anyio.move_on_after(pause):
-                await anyio.wait_readable(peer)
 
 
 def _swallow(peer: socket.socket) -> bool:
-    """Read all there is; False where QEMU has gone."""
+    """Throw away what is there; False where QEMU has gone."""
     try:
-        while peer.recv(CHUNK):
-            pass
+        for _ in range(MOST):
+            # Not by the descriptor's own mode: the process could have changed it.
+            if not peer.recv(CHUNK, socket.MSG_DONTWAIT):
+                return False
     except BlockingIOError:
-        return True
-    return False
+        pass
+    return True
 
 
 def _under_way(peer: socket.socket) -> int:

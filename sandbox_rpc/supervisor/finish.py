@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from functools import partial
 
 import anyio
 
@@ -22,13 +22,15 @@ from sandbox_rpc.supervisor.state import Store
 from sandbox_rpc.supervisor.steps import Steps
 from sandbox_rpc.supervisor.vm import Vm
 
-T = TypeVar("T")
-
 NO_AGENT = "the image has no agent, and its system takes none along (systemd 256 does)"
 
 
-async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Steps) -> Sandbox:
+async def finish(
+    place: Place, launch: Launch, vm: Vm, store: Store, steps: Steps, *, forgive: bool = True
+) -> Sandbox:
     """Wait until the guest is ready, prove it by a login, and say `running`.
+
+    `forgive`: as for `first_word`; not where it may have been forgiven once already.
 
     Raises:
         StartTimeout: it took too long.
@@ -38,17 +40,22 @@ async def finish(place: Place, launch: Launch, vm: Vm, store: Store, steps: Step
     await publish(place, launch, vm, store)
     began = anyio.current_time()
     with anyio.move_on_after(launch.start_limit_s):
+        first = partial(
+            first_word, vm, launch.accelerator, launch.request.settings.cpus, steps.say,
+            forgive=forgive,
+        )  # fmt: skip
+
+        async def log_in() -> None:
+            left = launch.start_limit_s - (anyio.current_time() - began)
+            await login.prove(place.home.ssh_config, place.name, timeout_s=max(1.0, left - 1.0))
+
         if launch.agent:
             with steps.step("kernel", "Booting the kernel"):
-                await first_word(vm, launch.accelerator, steps.say)
+                await first()
             with steps.step("boot", "Waiting for the system"):
                 await unless_ended(vm, vm.agent.ready())
         with steps.step("login", "Logging in"):
-            left = launch.start_limit_s - (anyio.current_time() - began)
-            await unless_ended(
-                vm,
-                login.prove(place.home.ssh_config, place.name, timeout_s=max(1.0, left - 1.0)),
-            )
+            await (unless_ended(vm, log_in()) if launch.agent else first(word=log_in))
         if launch.agent:
             await vm.agent.tell("proceed")
         else:

@@ -10,7 +10,7 @@ more: nothing of it has begun that could be lost.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 import anyio
@@ -19,6 +19,7 @@ from sandbox_rpc.protocol.errors import QemuFailed
 from sandbox_rpc.qemu.machine import Accelerator
 from sandbox_rpc.qemu.qmp import QmpError
 from sandbox_rpc.supervisor.ended import unless_ended
+from sandbox_rpc.supervisor.operation import unwrapped
 from sandbox_rpc.supervisor.vm import Vm
 
 log = logging.getLogger(__name__)
@@ -29,32 +30,47 @@ FIRMWARE_S = 1.0
 """SeaBIOS resets the machine once more, to find itself as it was; a kernel is not there so soon."""
 
 
-async def first_word(vm: Vm, accelerator: Accelerator, say: Callable[[str], None]) -> None:
-    """Wait until the kernel is up and runs user programs.
+async def first_word(
+    vm: Vm,
+    accelerator: Accelerator,
+    cpus: int,
+    say: Callable[[str], None],
+    *,
+    word: Callable[[], Awaitable[object]] | None = None,
+    forgive: bool = True,
+) -> None:
+    """Wait until the kernel is up and runs user programs: for our agent, or for `word`.
 
     Raises:
         QemuFailed: QEMU ended first.
+        SandboxError: what `word` raises.
     """
-    if not await _may_panic(vm, accelerator):
-        await unless_ended(vm, vm.agent.heard.wait())
-        return
-    await _at_reset(vm, "reset")
-    await unless_ended(vm, _heard(vm, say))
+    word = word or vm.agent.heard.wait
+    if forgive and cpus > 1 and await _may_panic(vm, accelerator):
+        await _at_reset(vm, "reset")
+        await unless_ended(vm, _past_one_reset(vm, say, word))
+    else:
+        await unless_ended(vm, word())
     # From here on a reset is the guest's own wish, or the end of work that must not go unnoticed.
     await _at_reset(vm, "shutdown")
 
 
-async def _heard(vm: Vm, say: Callable[[str], None]) -> None:
-    async with anyio.create_task_group() as group:
-        group.start_soon(_forgive, vm, say)
-        await vm.agent.heard.wait()
-        group.cancel_scope.cancel()
+async def _past_one_reset(
+    vm: Vm, say: Callable[[str], None], word: Callable[[], Awaitable[object]]
+) -> None:
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(_boot_again, vm, say)
+            await word()
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as caught:
+        raise unwrapped(caught) from None
 
 
-async def _forgive(vm: Vm, say: Callable[[str], None]) -> None:
+async def _boot_again(vm: Vm, say: Callable[[str], None]) -> None:
     await vm.was_reset.wait()
-    log.warning("the guest's kernel has panicked, which may be QEMU's fault: booted once more")
-    say("The kernel panicked, as it may under this version of QEMU; booting it again")
+    log.warning("the guest was reset before it was up, which may be QEMU's fault")
+    say("The guest was reset, as after a panic that may be QEMU's fault; booting it again")
     await anyio.sleep(FIRMWARE_S)
     await _at_reset(vm, "shutdown")
 
@@ -70,5 +86,7 @@ async def _may_panic(vm: Vm, accelerator: Accelerator) -> bool:
 
 async def _at_reset(vm: Vm, action: str) -> None:
     """What QEMU does when the guest resets itself; the command line has `shutdown`."""
-    with suppress(QmpError, QemuFailed):
+    try:
         await vm.qmp.execute("set-action", reboot=action)
+    except (QmpError, QemuFailed) as failure:
+        log.warning("QEMU does not take `%s` for a reset: %s", action, failure)

@@ -8,6 +8,7 @@ from contextlib import suppress
 from functools import partial
 
 import anyio
+import anyio.abc
 import anyio.to_thread
 
 from sandbox_rpc.host import process
@@ -120,8 +121,8 @@ class Net:
         net._forwards = {one.getsockname()[1]: (one, to) for one, to in listeners[SSH_LISTENERS:]}
         net._running, net._watched = running, launch.attach(room.network_control)
         with suppress(NetworkFailed):  # of one that an earlier version has started
-            _, (fd,) = control.call(running.control, "cable")
-            net._peer = socket.socket(fileno=fd)
+            _, ends = control.call(running.control, "cable")
+            net._peer = next((socket.socket(fileno=fd) for fd in ends), None)
         return net
 
     async def watch(self) -> None:
@@ -141,10 +142,7 @@ class Net:
                 except anyio.ClosedResourceError:
                     break  # closed by us, the machine having ended
                 log.info("the network process has ended")
-                self._forget()
-                if self._peer is not None:
-                    group.start_soon(cable.let_go, self._peer)
-                    self._peer = None
+                self._drop(group)
                 while not self._closed:
                     try:
                         self._peer = await self._connect()
@@ -154,6 +152,7 @@ class Net:
                     except (SandboxError, OSError, ValueError) as error:
                         # ValueError: of listeners that were closed meanwhile, the machine gone.
                         log.warning("it cannot be replaced: %s", error)
+                        self._drop(group)
                         await anyio.sleep(AGAIN_S)
             group.cancel_scope.cancel()
 
@@ -244,6 +243,13 @@ class Net:
             if not failure.details.get("ended"):
                 raise
 
+    def _drop(self, group: anyio.abc.TaskGroup) -> None:
+        """Let go of a process that has ended, or never came up."""
+        self._forget()
+        if self._peer is not None:
+            group.start_soon(cable.let_go, self._peer)
+            self._peer = None
+
     def _forget(self) -> None:
         for one in (self._running, self._watched):
             if one is not None:
@@ -265,19 +271,18 @@ class Net:
     async def _launch(self, peer: socket.socket) -> None:
         room = self._room
         async with self._changing:
-            try:
+            # Its own, which nobody closes meanwhile: the number could be another file's then.
+            with peer.dup() as own:
                 self._running = await anyio.to_thread.run_sync(
                     partial(
                         launch.launch, self._wish, qemu=room.network_socket,
-                        control_socket=room.network_control, peer=peer, log=room.network_log,
+                        control_socket=room.network_control, peer=own, log=room.network_log,
                         listeners=[*self._listeners, *self._forwards.values()],
                     )
                 )  # fmt: skip
-            except BaseException:
-                peer.close()
-                raise
         if self._closed:
             self._forget()
+            peer.close()
             return
         self._watched = launch.attach(room.network_control)
 

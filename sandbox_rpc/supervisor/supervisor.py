@@ -285,7 +285,8 @@ class Supervisor:
         try:
             if note.template is None or await has_identity(note, vm):
                 self._group.start_soon(self._greet, vm)
-                return await finish(self._place, note, vm, self.store, Steps(self.store, report))
+                steps = Steps(self.store, report)
+                return await finish(self._place, note, vm, self.store, steps, forgive=False)
             log.info("its identity was lost with the one who made it: begun anew")
             with anyio.CancelScope(shield=True):
                 await vm.quit()

@@ -220,7 +220,8 @@ class _Maker:
         raise AssertionError  # the group ends by one of the above
 
     async def save(self, vm: Vm, limit_s: float) -> bytes:
-        await first_word(vm, self.ground.accelerator, partial(self.say, 5))
+        cpus = self.ground.settings.cpus
+        await first_word(vm, self.ground.accelerator, cpus, partial(self.say, 5))
         self.say(30, "Making a template: waiting for the guest to come to rest")
         await unless_ended(vm, vm.agent.ask("rest", timeout_s=limit_s))
         self.say(60, "Making a template: saving the machine")
