@@ -23,7 +23,8 @@ QUIET = 10
 FILLER = struct.pack(">I", 60) + b"\x02" * 12 + b"\x88\xb5" + b"\x02" * 46
 """A frame to nobody, of a type for experiments (IEEE 802). QEMU does not read it while the guest
 takes nothing. After half a frame of the dead process's it is taken for the other half and for a
-length; none of those is zero, which QEMU would take for a guest that is not ready, for ever."""
+length; none of those is zero, which QEMU would take for a guest that is not ready, for ever. (Where
+the process stopped within a length itself, which takes a send cut short just there, it can be.)"""
 CHUNK = 1 << 20
 MOST = 16
 """Chunks thrown away in one go."""
@@ -45,7 +46,7 @@ async def let_go(peer: socket.socket) -> None:
                 elif quiet == QUIET:
                     return
                 else:
-                    quiet, pause = quiet + 1, PAUSE_S
+                    quiet, pause = quiet + 1, max(PAUSE_S, pause / 2)
                     peer.send(FILLER, socket.MSG_DONTWAIT)
                 with anyio.move_on_after(pause):
                     while _swallow(peer):

@@ -89,7 +89,7 @@ class Play:
         return Launch(self.request, Accelerator.TCG, 22, "key"), self.vm
 
     async def finish(
-        self, _: Place, __: Launch, ___: Any, store: state.Store, *rest: Any
+        self, _: Place, __: Launch, ___: Any, store: state.Store, *_____: Any, forgive: bool = True
     ) -> Sandbox:
         await self.ready.wait()
         return store.change(state=State.RUNNING)
