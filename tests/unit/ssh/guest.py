@@ -74,6 +74,8 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
     def __init__(self, raw: socket.socket) -> None:
         super().__init__(raw)
         self.children: dict[int, subprocess.Popen[bytes]] = {}
+        self.answered: list[threading.Thread] = []
+        """To be started when the request under way has its answer: nothing may come before it."""
         table: dict[int, Any] = paramiko.Transport._channel_handler_table
         self._channel_handler_table = {**table, common.MSG_CHANNEL_REQUEST: self._request}
 
@@ -82,6 +84,8 @@ class Transport(paramiko.Transport):  # type: ignore[misc]
         copy.get_int()
         if copy.get_text() != "signal":
             paramiko.Transport._channel_handler_table[common.MSG_CHANNEL_REQUEST](channel, message)
+            while self.answered:
+                self.answered.pop().start()
             return
         copy.get_boolean()
         child = self.children[channel.get_id()]
@@ -127,7 +131,9 @@ class Login(paramiko.ServerInterface):  # type: ignore[misc]
         )  # fmt: skip
         self._guest.children.append(child)
         self._transport.children[channel.get_id()] = child
-        threading.Thread(target=self._carry, args=(channel, child), daemon=True).start()
+        self._transport.answered.append(
+            threading.Thread(target=self._carry, args=(channel, child), daemon=True)
+        )
         return True
 
     def _carry(self, channel: Any, child: subprocess.Popen[bytes]) -> None:
