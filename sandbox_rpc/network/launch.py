@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -51,42 +52,37 @@ class Running(NamedTuple):
 def launch(
     wish: Wish,
     *,
-    qemu: Path,
+    peer: socket.socket,
     control_socket: Path,
     listeners: Sequence[tuple[socket.socket, int]],
     log: Path,
-    peer: socket.socket | None = None,
 ) -> Running:
-    """Start the process on a connection to QEMU's listening socket: `peer`, or a new one.
+    """Start the process on a connection to QEMU, from `connect_to_qemu`.
 
-    `listeners` (socket, port of the guest) stay the caller's: as long as it holds them, connections
-    wait for the next network process instead of being refused. So does `peer`, which is from
-    `connect_to_qemu`: as long as it is held, QEMU does not see the process end. Takes some 0.2 s;
-    blocks.
+    `peer` stays the caller's: as long as it is held, QEMU does not see the process end. So do
+    `listeners` (socket, port of the guest): as long as they are held, connections wait for the next
+    network process instead of being refused. Takes some 0.2 s; blocks.
 
     Raises:
         NetworkFailed: it did not come up; with what it said.
     """
     bwrap = shutil.which("bwrap")
-    with ExitStack() as stack:
-        if peer is None:
-            peer = stack.enter_context(connect_to_qemu(qemu))
-        if wish.namespace == "off":
-            reason = "switched off: box.namespace = off"
-        elif bwrap is None:
-            reason = "bubblewrap is not installed"
-        else:
-            try:
-                return _start(wish, peer, control_socket, listeners, log, bwrap, "")
-            except NetworkFailed as failure:
-                if wish.namespace == "require":
-                    raise
-                reason = f"bubblewrap does not start it: {failure.message}"
-        if wish.namespace == "require":
-            raise NetworkFailed(f"box.namespace = require, but {reason}.")
-        # On the same connection: one that did not come up has hardly begun a frame, and else the
-        # next one ends of it and is replaced.
-        return _start(wish, peer, control_socket, listeners, log, None, reason)
+    if wish.namespace == "off":
+        reason = "switched off: box.namespace = off"
+    elif bwrap is None:
+        reason = "bubblewrap is not installed"
+    else:
+        try:
+            return _start(wish, peer, control_socket, listeners, log, bwrap, "")
+        except NetworkFailed as failure:
+            if wish.namespace == "require":
+                raise
+            reason = f"bubblewrap does not start it: {failure.message}"
+    if wish.namespace == "require":
+        raise NetworkFailed(f"box.namespace = require, but {reason}.")
+    # On the same connection: one that did not come up has hardly begun a frame, and else the next
+    # one ends of it and is replaced.
+    return _start(wish, peer, control_socket, listeners, log, None, reason)
 
 
 def connect_to_qemu(path: Path) -> socket.socket:
@@ -159,8 +155,10 @@ def await_answer(control_socket: Path, child: subprocess.Popen[bytes], log: Path
     try:
         return _attach(control_socket, child)
     except NetworkFailed as failure:
-        with suppress(OSError):
-            child.kill()
+        if child.returncode is None:
+            # With what is in its box, which outlives bubblewrap's own end.
+            with suppress(OSError):
+                os.killpg(child.pid, signal.SIGKILL)
         child.wait()
         raise NetworkFailed(f"{failure.message} {_last_words(log)}") from None
 

@@ -30,7 +30,7 @@ async def finish(
 ) -> Sandbox:
     """Wait until the guest is ready, prove it by a login, and say `running`.
 
-    `forgive`: as for `first_word`; not where it may have been forgiven once already.
+    `forgive`: as for `first_word`.
 
     Raises:
         StartTimeout: it took too long.

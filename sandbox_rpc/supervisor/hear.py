@@ -41,18 +41,23 @@ async def first_word(
 ) -> None:
     """Wait until the kernel is up and runs user programs: for our agent, or for `word`.
 
+    `forgive`: unless somebody else began this start, who may have forgiven a reset already.
+
     Raises:
-        QemuFailed: QEMU ended first.
+        QemuFailed: QEMU ended first, or cannot be told what a reset means from here on.
         SandboxError: what `word` raises.
     """
     word = word or vm.agent.heard.wait
-    if forgive and cpus > 1 and await _may_panic(vm, accelerator):
+    if cpus == 1 or not await _may_panic(vm, accelerator):
+        await unless_ended(vm, word())
+        return
+    if forgive:
         await _at_reset(vm, "reset")
         await unless_ended(vm, _past_one_reset(vm, say, word))
-    else:
-        await unless_ended(vm, word())
     # From here on a reset is the guest's own wish, or the end of work that must not go unnoticed.
     await _at_reset(vm, "shutdown")
+    if not forgive:
+        await unless_ended(vm, word())
 
 
 async def _past_one_reset(
@@ -88,5 +93,5 @@ async def _at_reset(vm: Vm, action: str) -> None:
     """What QEMU does when the guest resets itself; the command line has `shutdown`."""
     try:
         await vm.qmp.execute("set-action", reboot=action)
-    except (QmpError, QemuFailed) as failure:
-        log.warning("QEMU does not take `%s` for a reset: %s", action, failure)
+    except QmpError as error:
+        raise QemuFailed(f"QEMU does not take `{action}` for a reset: {error}.") from None

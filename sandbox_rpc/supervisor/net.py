@@ -275,8 +275,8 @@ class Net:
             with peer.dup() as own:
                 self._running = await anyio.to_thread.run_sync(
                     partial(
-                        launch.launch, self._wish, qemu=room.network_socket,
-                        control_socket=room.network_control, peer=own, log=room.network_log,
+                        launch.launch, self._wish, peer=own,
+                        control_socket=room.network_control, log=room.network_log,
                         listeners=[*self._listeners, *self._forwards.values()],
                     )
                 )  # fmt: skip

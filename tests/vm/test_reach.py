@@ -416,7 +416,7 @@ sudo sh -c '(for i in $(seq 100); do ip link set eth0 down; sleep 0.5; ip link s
 def test_a_network_process_that_dies_before_the_guest_has_taken_its_frames(
     open_: Running, canaries: Island
 ) -> None:
-    """QEMU crashes of these if their connection goes first, once in some ten times in this scene.
+    """QEMU crashes of these if their connection goes first, once in fifteen times or so here.
 
     So the supervisor holds it, also while it has no time for it.
     """

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sandbox_rpc.network import control
-from sandbox_rpc.network.launch import Running, Wish, launch
+from sandbox_rpc.network.launch import Running, Wish, connect_to_qemu, launch
 from tests.unit.network.nodes import Node
 
 LIMIT_S = 60
@@ -213,14 +213,15 @@ class Lab:
         """Put the cable in."""
         # QEMU 7.2 dies of a frame that comes before its listening socket is in place, which no
         # machine is quick enough for; so the cable is put in when it has taken a connection.
-        wait_for(lambda: self._queued() == 0, "QEMU to accept")
+        wait_for(lambda: self.queued() == 0, "QEMU to accept")
         guest = self.world.guest
         guest.ip("link set eth0 up")
         guest.ip(f"addr add {GUEST}/24 dev eth0")
         guest.ip("route add default via 10.0.2.2")
         self._is_up = True
 
-    def _queued(self) -> int:
+    def queued(self) -> int:
+        """How many connections wait for QEMU to take them."""
         listing = subprocess.run(
             ["ss", "-xlH", "src", str(self.qemu_socket)],
             capture_output=True, text=True, check=True,
@@ -315,7 +316,10 @@ def launch_inside(
 
     subprocess.Popen = Inside  # type: ignore[misc, assignment]
     try:
-        return launch(wish, qemu=qemu, control_socket=control_socket, listeners=listeners, log=log)
+        with connect_to_qemu(qemu) as peer:
+            return launch(
+                wish, peer=peer, control_socket=control_socket, listeners=listeners, log=log
+            )
     finally:
         subprocess.Popen = original  # type: ignore[misc]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -13,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from sandbox_rpc.network import confine, control, resolver
-from sandbox_rpc.network.launch import Wish, attach, launch, listen_on_loopback, listen_on_unix
+from sandbox_rpc.network import launch as launch_module
+from sandbox_rpc.network.launch import (
+    Running,
+    Wish,
+    attach,
+    connect_to_qemu,
+    launch,
+    listen_on_loopback,
+    listen_on_unix,
+)
 from sandbox_rpc.network.lockdown import MAX_DESCRIPTORS, MAX_FILE
 from sandbox_rpc.network.policy import Mode
 from sandbox_rpc.network.settings import Forward, Route, Start, dump, parse
@@ -152,19 +162,45 @@ def test_a_taken_port_is_known_before_anything_starts() -> None:
 
 
 def test_what_it_says_when_it_does_not_start(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX) as qemu:
-        qemu.bind(str(tmp_path / "net.sock"))
-        qemu.listen(4)
-        with pytest.raises(NetworkFailed, match="names no network"):
-            launch(
-                Wish(Mode.OPEN, allow=("nonsense",)), qemu=tmp_path / "net.sock",
-                control_socket=tmp_path / "netd.sock", listeners=[], log=tmp_path / "netd.log",
-            )  # fmt: skip
-    with pytest.raises(NetworkFailed, match="cannot be reached"):
+    ours, qemus = socket.socketpair()
+    with ours, qemus, pytest.raises(NetworkFailed, match="names no network"):
         launch(
-            Wish(Mode.OPEN), qemu=tmp_path / "none.sock", control_socket=tmp_path / "netd.sock",
-            listeners=[], log=tmp_path / "netd.log",
+            Wish(Mode.OPEN, allow=("nonsense",)), peer=ours, listeners=[],
+            control_socket=tmp_path / "netd.sock", log=tmp_path / "netd.log",
         )  # fmt: skip
+    with pytest.raises(NetworkFailed, match="cannot be reached"):
+        connect_to_qemu(tmp_path / "none.sock")
+
+
+def test_one_that_does_not_come_up_is_ended_with_all_of_its_box(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would go on beside the one without a box."""
+
+    def in_vain(_: Path, child: subprocess.Popen[bytes]) -> Running:
+        wait_for(lambda: len(members(child.pid)) > 1, "what is in the box")
+        raise NetworkFailed("The network process did not come up in time.")
+
+    monkeypatch.setattr(launch_module, "_attach", in_vain)
+    ours, qemus = socket.socketpair()
+    with qemus:
+        qemus.settimeout(30)
+        with ours, pytest.raises(NetworkFailed, match="in time"):
+            launch(
+                Wish(Mode.OPEN, namespace="require"), peer=ours, listeners=[],
+                control_socket=tmp_path / "netd.sock", log=tmp_path / "netd.log",
+            )  # fmt: skip
+        assert qemus.recv(1) == b"", "nobody holds the connection"
+
+
+def members(group: int) -> list[int]:
+    """The processes of a group."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[2]) == group:
+                found.append(int(path.parent.name))
+    return found
 
 
 @pytest.mark.parametrize("namespace", ["auto", "off"])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
 import anyio
+import anyio.abc
 import pytest
 
 from sandbox_rpc.supervisor.cable import FILLER, LONGEST_S, QUIET, let_go
@@ -33,27 +35,34 @@ async def take(qemus: socket.socket) -> bytes:
     return qemus.recv(1 << 20)
 
 
+@asynccontextmanager
+async def letting_go(ours: socket.socket) -> AsyncIterator[anyio.abc.TaskGroup]:
+    """Of a cable with something in it; at the end it is closed, within a limit."""
+    ours.send(b"a frame, or half of one")
+    with anyio.fail_after(LIMIT_S):
+        async with anyio.create_task_group() as group:
+            group.start_soon(let_go, ours)
+            yield group
+    assert ours.fileno() < 0
+
+
 def test_it_waits_until_qemu_has_taken_all(pair: Pair) -> None:
     ours, qemus = pair
 
     async def main() -> None:
-        ours.send(b"a frame, or half of one")
-        with anyio.fail_after(LIMIT_S):
-            async with anyio.create_task_group() as group:
-                group.start_soon(let_go, ours)
-                await anyio.sleep(UNREAD_S)
-                assert await take(qemus) == b"a frame, or half of one"
-                # That could have been one read of many frames that are still with QEMU.
-                for number in range(2 * QUIET):
-                    if number == QUIET // 2:
-                        await anyio.wait_readable(qemus)
-                        await anyio.sleep(UNREAD_S)
-                        assert ours.fileno() >= 0
-                    if not (taken := await take(qemus)):
-                        break
-                    assert taken == FILLER
+        async with letting_go(ours):
+            await anyio.sleep(UNREAD_S)
+            assert await take(qemus) == b"a frame, or half of one"
+            # That could have been one read of many frames that are still with QEMU.
+            for number in range(2 * QUIET):
+                if number == QUIET // 2:
+                    await anyio.wait_readable(qemus)
+                    await anyio.sleep(UNREAD_S)
+                    assert ours.fileno() >= 0
+                if not (taken := await take(qemus)):
+                    break
+                assert taken == FILLER
         assert number >= QUIET
-        assert ours.fileno() < 0
 
     anyio.run(main)
 
@@ -63,17 +72,13 @@ def test_what_qemu_writes_never_blocks_it(pair: Pair) -> None:
     ours, qemus = pair
 
     async def main() -> None:
-        ours.send(b"a frame")
         left = 8 << 20
-        with anyio.fail_after(LIMIT_S):
-            async with anyio.create_task_group() as group:
-                group.start_soon(let_go, ours)
-                while left > 0:
-                    await anyio.wait_writable(qemus)
-                    left -= qemus.send(bytes(1 << 16))
-                assert ours.fileno() >= 0
-                group.cancel_scope.cancel()
-        assert ours.fileno() < 0
+        async with letting_go(ours) as group:
+            while left > 0:
+                await anyio.wait_writable(qemus)
+                left -= qemus.send(bytes(1 << 16))
+            assert ours.fileno() >= 0
+            group.cancel_scope.cancel()
 
     anyio.run(main)
 
@@ -83,23 +88,19 @@ def test_it_ends_with_qemu(pair: Pair, how: str) -> None:
     ours, qemus = pair
 
     async def main() -> None:
-        ours.send(b"a frame")
-        with anyio.fail_after(LIMIT_S):
-            async with anyio.create_task_group() as group:
-                group.start_soon(let_go, ours)
-                await anyio.sleep(UNREAD_S)
-                assert ours.fileno() >= 0
-                if how == "closed":
-                    qemus.close()
-                else:
-                    qemus.shutdown(socket.SHUT_WR)
-        assert ours.fileno() < 0
+        async with letting_go(ours):
+            await anyio.sleep(UNREAD_S)
+            assert ours.fileno() >= 0
+            if how == "closed":
+                qemus.close()
+            else:
+                qemus.shutdown(socket.SHUT_WR)
 
     anyio.run(main)
 
 
-def test_the_filler_is_no_empty_frame_wherever_the_dead_process_stopped() -> None:
-    """As QEMU reads the stream: a length of four bytes, and so many bytes."""
+def test_the_filler_is_no_empty_frame_wherever_in_one_the_dead_process_stopped() -> None:
+    """As QEMU reads the stream: a length of four bytes, and so many bytes; not within a length."""
     stream = FILLER * QUIET
     for missing in range(1, 4 * len(FILLER)):
         rest, lengths = stream[missing:], []

@@ -86,6 +86,7 @@ def test_where_it_is_nobodys_fault_but_the_guests(
             await guest.reset()
         assert "guest-reset" in str(guest.failure)
         assert guest.said == []
+        assert "reset" not in guest.at_reset
 
     anyio.run(main)
 

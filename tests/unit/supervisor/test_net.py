@@ -191,6 +191,25 @@ def test_they_outlive_the_supervisor(play: Play) -> None:
     play(scene)
 
 
+@pytest.mark.parametrize("adopted", [False, True])
+def test_qemu_does_not_see_it_die(play: Play, adopted: bool) -> None:
+    """It would take the next connection at once."""
+
+    async def scene(it: Scene) -> None:
+        if adopted:
+            await it.die()
+        it.kill()
+        with launch.connect_to_qemu(it.guest.qemu_socket):
+            await anyio.sleep(1)
+            assert it.guest.queued() == 1
+        async with anyio.create_task_group() as group:
+            group.start_soon(it.net.watch)
+            assert await word(it.net.port) == "ssh"
+            group.cancel_scope.cancel()
+
+    play(scene)
+
+
 def test_they_are_opened_again_when_both_have_died(play: Play) -> None:
     """One whose port was taken meanwhile is given up, not its neighbour."""
 
